@@ -1,0 +1,234 @@
+//! One update direction: the error goes down the feedback path of a rule and meets the local factors.
+//!
+//! There is no autodiff tape: these few lines are the backward pass of every rule. The signal travels from
+//! port to port (SEMANTICS 2): the ports are the normalised pre-activations z_1 … z_L, the pooled activation
+//! and the output f.
+
+use crate::network::Network;
+use crate::pass::{Pass, Weights};
+use crate::rule::{Feedback, FeedbackWeights, Point, Rule};
+use sansprop_kernels::{Backend, Landing, Layer};
+use std::mem;
+
+/// Feedback weights that a rule keeps for good.
+pub enum FeedbackState<B: Backend> {
+    /// None of its own.
+    None,
+    /// `fa`: one tensor per layer, head last, `[tap, in, out]`.
+    Random(Vec<B::Buffer>),
+    /// `dfa`: one tensor per hidden layer, `[location, class, channel]`, with the layers that wire them.
+    Direct(Vec<(Layer, B::Buffer)>),
+}
+
+/// What an update is computed from.
+pub struct Inputs<'a, B: Backend> {
+    /// The network's shape.
+    pub network: &'a Network,
+    /// Samples in the minibatch.
+    pub batch: usize,
+    /// The minibatch, `[location, batch, channel]`.
+    pub input: &'a B::Buffer,
+    /// `e = ∇_f L` of the network being trained, `[batch, class]`.
+    pub error: &'a B::Buffer,
+    /// The weights now.
+    pub weights: &'a Weights<B>,
+    /// Forward pass of the network now.
+    pub current: &'a Pass<B>,
+    /// W⁽⁰⁾, for rules that need it.
+    pub initial_weights: Option<&'a Weights<B>>,
+    /// The initial network's forward pass on this minibatch, for rules that need it.
+    pub initial: Option<&'a Pass<B>>,
+    /// Feedback weights of the rule's own.
+    pub feedback: &'a FeedbackState<B>,
+}
+
+impl<B: Backend> Inputs<'_, B> {
+    fn pass(&self, point: Point) -> &Pass<B> {
+        match point {
+            Point::Current => self.current,
+            Point::Initial => self
+                .initial
+                .expect("a rule that looks at the initial network is given its pass"),
+        }
+    }
+}
+
+/// Buffers that updates use and leave in no particular state.
+pub struct Scratch<B: Backend> {
+    path: B::Buffer,
+    next_path: B::Buffer,
+    local: B::Buffer,
+    signal: B::Buffer,
+    sign: B::Buffer,
+}
+
+impl<B: Backend> Scratch<B> {
+    /// Room for minibatches of up to `batch` samples.
+    pub fn new(backend: &B, network: &Network, batch: usize) -> Self {
+        let panels = |l: &Layer| l.locations() * batch * l.outputs;
+        let largest = network.hidden().iter().map(panels).max().unwrap_or(0);
+        let weights = network.layers().iter().map(Layer::weights).max();
+        Self {
+            path: backend.zeros(largest),
+            next_path: backend.zeros(largest),
+            local: backend.zeros(largest),
+            signal: backend.zeros(batch * network.head().inputs),
+            sign: backend.zeros(weights.unwrap_or(0)),
+        }
+    }
+}
+
+/// Computes the update direction of `rule` for every layer that it trains; the optimiser subtracts it.
+///
+/// `∂W_l = (1/√fan_in) · Σ_batch normᵀ(ψ_l) ⊗ a_{l−1}`, `∂b_l = Σ_batch normᵀ(ψ_l)`. Gradients of layers that
+/// the rule leaves alone are not touched; see [`trained_layers`].
+pub fn update_direction<B: Backend>(
+    backend: &B,
+    rule: &Rule,
+    inputs: &Inputs<'_, B>,
+    scratch: &mut Scratch<B>,
+    gradient: &mut Weights<B>,
+) {
+    let network = inputs.network;
+    let head = network.hidden().len();
+    let local = inputs.pass(rule.local);
+    let mut layer_gradient = |layer: usize, delta: &B::Buffer| {
+        backend.weight_gradient(
+            &network.layers()[layer],
+            inputs.batch,
+            local.input_of(layer, inputs.input),
+            delta,
+            &mut gradient.weight[layer],
+            &mut gradient.bias[layer],
+        );
+    };
+    layer_gradient(head, inputs.error);
+    match rule.feedback {
+        Feedback::Off => {}
+        Feedback::Direct => {
+            let FeedbackState::Direct(direct) = inputs.feedback else {
+                panic!("direct feedback needs its matrices");
+            };
+            for (l, (wires, weight)) in direct.iter().enumerate() {
+                let landing = Landing {
+                    record: &local.hidden[l],
+                    delta: &mut scratch.path,
+                };
+                let port = &network.layers()[l];
+                backend.direct_feedback(wires, port, inputs.batch, weight, inputs.error, landing);
+                layer_gradient(l, &scratch.path);
+            }
+        }
+        Feedback::Chain { weights, slopes } => {
+            feed_back(backend, rule, weights, slopes, inputs, scratch, layer_gradient);
+        }
+    }
+}
+
+/// The layers that a rule trains.
+pub fn trained_layers(rule: &Rule, network: &Network) -> std::ops::Range<usize> {
+    let layers = network.layers().len();
+    if rule.trains_hidden_layers() {
+        0..layers
+    } else {
+        layers - 1..layers
+    }
+}
+
+/// Walks the feedback path from the head down to the first layer, handing every layer's local delta on.
+fn feed_back<B: Backend>(
+    backend: &B,
+    rule: &Rule,
+    weights: FeedbackWeights,
+    slopes: Point,
+    inputs: &Inputs<'_, B>,
+    scratch: &mut Scratch<B>,
+    mut layer_gradient: impl FnMut(usize, &B::Buffer),
+) {
+    let network = inputs.network;
+    let Some(last) = network.hidden().len().checked_sub(1) else {
+        return;
+    };
+    let Scratch {
+        path,
+        next_path,
+        local: local_delta,
+        signal,
+        sign,
+    } = scratch;
+    let path_pass = inputs.pass(slopes);
+    let local_pass = inputs.pass(rule.local);
+    let apart = slopes != rule.local;
+
+    let head = last + 1;
+    let weight = feedback_weight(backend, weights, inputs, head, sign);
+    backend.transposed(network.head(), inputs.batch, weight, inputs.error, signal);
+    // Into the last block the signal lands twice: the block's own update takes the local network's slope, the
+    // path goes on with its own.
+    let top = |pass: &Pass<B>, delta: &mut B::Buffer| {
+        let landing = Landing {
+            record: &pass.hidden[last],
+            delta,
+        };
+        backend.pool_feedback(&network.layers()[last], inputs.batch, signal, landing);
+    };
+    top(path_pass, path);
+    if apart {
+        top(local_pass, local_delta);
+    }
+    layer_gradient(last, if apart { &*local_delta } else { &*path });
+
+    for l in (0..last).rev() {
+        let above = &network.layers()[l + 1];
+        let weight = feedback_weight(backend, weights, inputs, l + 1, sign);
+        let path_landing = Landing {
+            record: &path_pass.hidden[l],
+            delta: next_path,
+        };
+        let local_landing = apart.then(|| Landing {
+            record: &local_pass.hidden[l],
+            delta: &mut *local_delta,
+        });
+        backend.feedback(
+            above,
+            &network.layers()[l],
+            inputs.batch,
+            weight,
+            path,
+            path_landing,
+            local_landing,
+        );
+        mem::swap(path, next_path);
+        layer_gradient(l, if apart { &*local_delta } else { &*path });
+    }
+}
+
+/// The feedback path's weights of one layer.
+fn feedback_weight<'a, B: Backend>(
+    backend: &B,
+    weights: FeedbackWeights,
+    inputs: &Inputs<'a, B>,
+    layer: usize,
+    sign: &'a mut B::Buffer,
+) -> &'a B::Buffer {
+    match weights {
+        FeedbackWeights::Current => &inputs.weights.weight[layer],
+        FeedbackWeights::Initial => {
+            let initial = inputs
+                .initial_weights
+                .expect("a rule that feeds back through W⁽⁰⁾ is given it");
+            &initial.weight[layer]
+        }
+        FeedbackWeights::Random => {
+            let FeedbackState::Random(random) = inputs.feedback else {
+                panic!("random feedback needs its weights");
+            };
+            &random[layer]
+        }
+        FeedbackWeights::Sign => {
+            let scale = inputs.network.initial_deviation(layer);
+            backend.sign(scale, &inputs.weights.weight[layer], sign);
+            sign
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! sansprop: train wide neural networks without backprop.
+//!
+//! The engine holds the science: learning [`rule`]s as rows of a table, [`network`]s, their [`init`]ial draws,
+//! the [`mod@learn`]ing step, [`optim`]isers, [`cohort`]s of trials in lockstep, and the [`mod@train`]ing loop with its
+//! observers. It opens no file, reads no clock and prints nothing. Everything is generic over
+//! [`sansprop_kernels::Backend`], the machine.
+#![forbid(unsafe_code)]
+
+pub mod cohort;
+pub mod images;
+pub mod init;
+pub mod learn;
+pub mod network;
+pub mod optim;
+pub mod pass;
+pub mod protocol;
+pub mod rng;
+pub mod rule;
+pub mod train;

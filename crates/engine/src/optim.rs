@@ -1,0 +1,94 @@
+//! Optimisers: what is done with an update direction, whatever rule it came from.
+
+use sansprop_kernels::{AdamStep, Backend};
+
+/// How gradients change weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Optimizer {
+    /// `w −= lr · g`, no momentum.
+    Sgd {
+        /// Learning rate.
+        lr: f64,
+    },
+    /// Adam in TensorFlow's form, β = (0.9, 0.999), ε = 1e-8.
+    Adam {
+        /// Learning rate.
+        lr: f64,
+    },
+}
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+impl Optimizer {
+    /// The learning rate.
+    pub fn lr(&self) -> f64 {
+        match *self {
+            Self::Sgd { lr } | Self::Adam { lr } => lr,
+        }
+    }
+
+    /// Name in configs and tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sgd { .. } => "sgd",
+            Self::Adam { .. } => "adam",
+        }
+    }
+}
+
+/// An optimiser's memory: Adam's moments of every tensor that is trained.
+pub struct OptimizerState<B: Backend> {
+    optimizer: Optimizer,
+    steps: i32,
+    moments: Vec<(B::Buffer, B::Buffer)>,
+}
+
+impl<B: Backend> OptimizerState<B> {
+    /// Nothing remembered yet; `lengths` are those of the trained tensors, in the order of updates.
+    pub fn new(backend: &B, optimizer: Optimizer, lengths: &[usize]) -> Self {
+        let moments = match optimizer {
+            Optimizer::Sgd { .. } => Vec::new(),
+            Optimizer::Adam { .. } => lengths
+                .iter()
+                .map(|&len| (backend.zeros(len), backend.zeros(len)))
+                .collect(),
+        };
+        Self {
+            optimizer,
+            steps: 0,
+            moments,
+        }
+    }
+
+    /// Starts the next update.
+    pub fn begin_step(&mut self) {
+        self.steps = self.steps.saturating_add(1);
+    }
+
+    /// Updates tensor number `index`.
+    pub fn update(
+        &mut self,
+        backend: &B,
+        index: usize,
+        gradient: &B::Buffer,
+        weight: &mut B::Buffer,
+    ) {
+        match self.optimizer {
+            Optimizer::Sgd { lr } => backend.sgd(lr, gradient, weight),
+            Optimizer::Adam { lr } => {
+                let correction =
+                    (1.0 - BETA2.powi(self.steps)).sqrt() / (1.0 - BETA1.powi(self.steps));
+                let step = AdamStep {
+                    rate: lr * correction,
+                    beta1: BETA1,
+                    beta2: BETA2,
+                    epsilon: EPSILON,
+                };
+                let (first, second) = &mut self.moments[index];
+                backend.adam(step, gradient, first, second, weight);
+            }
+        }
+    }
+}

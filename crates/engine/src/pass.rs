@@ -1,0 +1,126 @@
+//! Forward passes, and everything they leave behind for learning.
+
+use crate::network::Network;
+use sansprop_kernels::{Backend, Layer, Record};
+
+/// Weights and biases of every layer, head last, on a backend.
+pub struct Weights<B: Backend> {
+    /// `[tap, in, out]` of each layer.
+    pub weight: Vec<B::Buffer>,
+    /// `[out]` of each layer.
+    pub bias: Vec<B::Buffer>,
+}
+
+impl<B: Backend> Clone for Weights<B> {
+    fn clone(&self) -> Self {
+        Self {
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+        }
+    }
+}
+
+impl<B: Backend> Weights<B> {
+    /// Uploads drawn weights; biases are 0.
+    pub fn from_draw(backend: &B, network: &Network, weights: &[Vec<f32>]) -> Self {
+        Self {
+            weight: weights.iter().map(|w| upload(backend, w)).collect(),
+            bias: network
+                .layers()
+                .iter()
+                .map(|layer| backend.zeros(layer.outputs))
+                .collect(),
+        }
+    }
+
+    /// Zeros of the network's shape: a place for gradients.
+    pub fn zeros(backend: &B, network: &Network) -> Self {
+        let layers = network.layers();
+        Self {
+            weight: layers.iter().map(|l| backend.zeros(l.weights())).collect(),
+            bias: layers.iter().map(|l| backend.zeros(l.outputs)).collect(),
+        }
+    }
+}
+
+/// A buffer that holds `values`.
+pub fn upload<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer {
+    let mut buffer = backend.zeros(values.len());
+    backend.write_f32(values, &mut buffer);
+    buffer
+}
+
+/// What one network's forward pass leaves behind on one minibatch.
+pub struct Pass<B: Backend> {
+    /// z, inverse deviation and a of every hidden layer.
+    pub hidden: Vec<Record<B::Buffer>>,
+    /// Mean of the last hidden layer over its locations, `[batch, channel]`: the head's input.
+    pub pooled: B::Buffer,
+    /// The head's record; its `a` is the network's output f, `[batch, class]`.
+    pub head: Record<B::Buffer>,
+}
+
+impl<B: Backend> Pass<B> {
+    /// Room for minibatches of up to `batch` samples.
+    pub fn new(backend: &B, network: &Network, batch: usize) -> Self {
+        let record = |layer: &Layer| {
+            let len = layer.locations() * batch * layer.outputs;
+            Record {
+                z: backend.zeros(len),
+                inverse_deviation: backend.zeros(layer.deviations()),
+                a: backend.zeros(len),
+            }
+        };
+        Self {
+            hidden: network.hidden().iter().map(record).collect(),
+            pooled: backend.zeros(batch * network.head().inputs),
+            head: record(network.head()),
+        }
+    }
+
+    /// Runs the network on `input`, `[location, batch, channel]`.
+    pub fn run(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        input: &B::Buffer,
+    ) {
+        for (l, layer) in network.hidden().iter().enumerate() {
+            let (before, rest) = self.hidden.split_at_mut(l);
+            let source = before.last().map_or(input, |record| &record.a);
+            let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
+            backend.forward(layer, batch, weight, bias, source, &mut rest[0]);
+        }
+        let head = network.head();
+        let last = self.hidden.last().map_or(input, |record| &record.a);
+        let locations = network.pooled_locations();
+        backend.pool(locations, batch, head.inputs, last, &mut self.pooled);
+        let at = network.hidden().len();
+        backend.forward(
+            head,
+            batch,
+            &weights.weight[at],
+            &weights.bias[at],
+            &self.pooled,
+            &mut self.head,
+        );
+    }
+
+    /// The network's outputs f, `[batch, class]`.
+    pub fn output(&self) -> &B::Buffer {
+        &self.head.a
+    }
+
+    /// What feeds layer `l`: the input for layer 0, the pooled activation for the head.
+    pub fn input_of<'a>(&'a self, layer: usize, input: &'a B::Buffer) -> &'a B::Buffer {
+        if layer == self.hidden.len() {
+            &self.pooled
+        } else if layer == 0 {
+            input
+        } else {
+            &self.hidden[layer - 1].a
+        }
+    }
+}

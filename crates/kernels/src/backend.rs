@@ -1,0 +1,184 @@
+//! The narrow interface between the learning rules and the machine.
+
+use crate::Layer;
+
+/// Loss and hits of one minibatch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossReport {
+    /// `1/(B·K) Σ (f − y)²` over the batch and the K classes.
+    pub loss: f64,
+    /// Samples whose largest output stands at their label (the first of equal outputs counts).
+    pub correct: usize,
+}
+
+/// One Adam step in TensorFlow's form: `w −= rate · m/(√v + ε)` after
+/// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// `lr · √(1−β₂ᵗ)/(1−β₁ᵗ)`, the bias-corrected rate of step t (counted from 1).
+    pub rate: f64,
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// ε, outside the bias correction as TensorFlow has it.
+    pub epsilon: f64,
+}
+
+/// What a minibatch left behind at one layer, read again by feedback and weight gradients.
+#[derive(Clone, Debug)]
+pub struct Record<T> {
+    /// Normalised pre-activations `[location, batch, channel]`.
+    pub z: T,
+    /// `1/√(var + ε)`: `[location, channel]`, `[channel]` or empty, as the layer's norm has it.
+    pub inverse_deviation: T,
+    /// Activations `σ(z)`, `[location, batch, channel]`.
+    pub a: T,
+}
+
+/// A second place where a feedback signal lands: a record whose normᵀ meets the signal, and the result.
+pub struct Landing<'a, T> {
+    /// The network whose normalisation the signal meets.
+    pub record: &'a Record<T>,
+    /// Receives `normᵀ(ψ)`, `[location, batch, channel]`.
+    pub delta: &'a mut T,
+}
+
+/// The machine: storage and the kernels of training, each one step of the paper's pseudocode.
+///
+/// All panels are `[location, batch, channel]`; weights are `[tap, input, output]`. Buffers may be longer than
+/// needed, so that one allocation serves several batch sizes. Every result depends on its arguments alone,
+/// never on the number of threads.
+///
+/// Methods panic on buffers that are too short: that is a bug of the caller, not of the user.
+pub trait Backend: Send + Sync {
+    /// Storage of numbers on this machine.
+    type Buffer: Clone + Send + Sync;
+
+    /// Device and instruction set, in words.
+    fn device(&self) -> String;
+
+    /// Name of the arithmetic: `f32`, `f64`.
+    fn precision(&self) -> &'static str;
+
+    /// Runs `work` where this backend's kernels start fastest (inside its thread pool).
+    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
+
+    /// A buffer of `len` zeros.
+    fn zeros(&self, len: usize) -> Self::Buffer;
+
+    /// Overwrites the start of a buffer.
+    fn write(&self, values: &[f64], to: &mut Self::Buffer);
+
+    /// Overwrites the start of a buffer with 32-bit values.
+    fn write_f32(&self, values: &[f32], to: &mut Self::Buffer);
+
+    /// The whole buffer.
+    fn read(&self, from: &Self::Buffer) -> Vec<f64>;
+
+    /// Forward pass of one layer: fills z, inverse deviation and a (Eq. 1 with the layer's norm).
+    fn forward(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &Self::Buffer,
+        bias: &Self::Buffer,
+        input: &Self::Buffer,
+        out: &mut Record<Self::Buffer>,
+    );
+
+    /// Mean over locations: `[location, batch, channel]` to `[batch, channel]`.
+    fn pool(
+        &self,
+        locations: usize,
+        batch: usize,
+        channels: usize,
+        input: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+
+    /// Squared error of outputs `[batch, class]` against `one-hot(label) − shift`;
+    /// writes `e = ∇_f L = 2(f − y)/(B·K)`.
+    fn loss(
+        &self,
+        labels: &[u32],
+        classes: usize,
+        shift: f64,
+        output: &Self::Buffer,
+        error: &mut Self::Buffer,
+    ) -> LossReport;
+
+    /// Feedback without slopes: `out = scale · Σ W[tap]ᵀ delta`, from a layer's destinations to its sources.
+    fn transposed(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &Self::Buffer,
+        delta: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+
+    /// Feedback from `layer` to the port below it, whose own layer is `port`:
+    /// `ψ = σ′(z_path) ⊙ scale · Σ W[tap]ᵀ delta`, then `path.delta = normᵀ_path(ψ)` and, if a second
+    /// network receives the same signal (align-ada), `local.delta = normᵀ_local(ψ)`.
+    #[allow(clippy::too_many_arguments)]
+    fn feedback(
+        &self,
+        layer: &Layer,
+        port: &Layer,
+        batch: usize,
+        weight: &Self::Buffer,
+        delta: &Self::Buffer,
+        path: Landing<'_, Self::Buffer>,
+        local: Option<Landing<'_, Self::Buffer>>,
+    );
+
+    /// Feedback through global average pooling: `ψ = σ′(z) ⊙ signal/locations`, then normᵀ.
+    /// `signal` is `[batch, channel]`.
+    fn pool_feedback(
+        &self,
+        port: &Layer,
+        batch: usize,
+        signal: &Self::Buffer,
+        landing: Landing<'_, Self::Buffer>,
+    );
+
+    /// Direct feedback (DFA): `ψ = σ′(z) ⊙ B e`, then normᵀ. `weight` is `[location, class, channel]`,
+    /// `error` `[batch, class]`, and `direct` the layer that wires the outputs to every location.
+    fn direct_feedback(
+        &self,
+        direct: &Layer,
+        port: &Layer,
+        batch: usize,
+        weight: &Self::Buffer,
+        error: &Self::Buffer,
+        landing: Landing<'_, Self::Buffer>,
+    );
+
+    /// `∂W[tap] = scale · Σ a(src)ᵀ · delta(dst)` over the wiring's links and `∂b = Σ delta`.
+    fn weight_gradient(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        input: &Self::Buffer,
+        delta: &Self::Buffer,
+        weight_gradient: &mut Self::Buffer,
+        bias_gradient: &mut Self::Buffer,
+    );
+
+    /// `out = scale · sign(weight)`, with sign(0) = 0.
+    fn sign(&self, scale: f64, weight: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// `weight −= rate · gradient`.
+    fn sgd(&self, rate: f64, gradient: &Self::Buffer, weight: &mut Self::Buffer);
+
+    /// Adam in TensorFlow's form, see [`AdamStep`].
+    fn adam(
+        &self,
+        step: AdamStep,
+        gradient: &Self::Buffer,
+        first: &mut Self::Buffer,
+        second: &mut Self::Buffer,
+        weight: &mut Self::Buffer,
+    );
+}

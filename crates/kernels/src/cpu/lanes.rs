@@ -1,0 +1,228 @@
+//! One vector of `f32` lanes: what the micro-kernels are written in, for every instruction set.
+
+/// A SIMD vector. All methods are inlined into a caller that enables the instruction set.
+///
+/// # Safety
+/// Every method may be called only where the CPU has the instruction set of the type; loads and stores need
+/// `LEN` (or, for the partial ones, `count`) valid elements behind the pointer. No alignment is required.
+pub(super) trait Lanes: Copy {
+    /// Lanes per vector.
+    const LEN: usize;
+    /// Rows of a micro-tile that is two vectors wide: as many as the register file holds.
+    const ROWS: usize;
+
+    /// All lanes `x`.
+    unsafe fn splat(x: f32) -> Self;
+    /// `LEN` values.
+    unsafe fn load(from: *const f32) -> Self;
+    /// `count ≤ LEN` values, then zeros.
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// Writes `LEN` values.
+    unsafe fn store(self, to: *mut f32);
+    /// Writes the first `count ≤ LEN` values.
+    unsafe fn store_partial(self, to: *mut f32, count: usize);
+    /// `self + other`.
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self − other`.
+    unsafe fn sub(self, other: Self) -> Self;
+    /// `self · other`.
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    unsafe fn div(self, other: Self) -> Self;
+    /// `√self`.
+    unsafe fn sqrt(self) -> Self;
+    /// `self · factor + addend`.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `max(self, 0)`, NaN for NaN.
+    unsafe fn relu(self) -> Self;
+    /// `value` where `self > 0`, else 0.
+    unsafe fn keep_where_positive(self, value: Self) -> Self;
+    /// `|self|`.
+    unsafe fn abs(self) -> Self;
+    /// `less` where `self < bound`, else `otherwise` (also where a side is NaN).
+    unsafe fn select_below(self, bound: Self, less: Self, otherwise: Self) -> Self;
+    /// `2^n` for whole `n` in −126 ..= 127.
+    unsafe fn power_of_two(self) -> Self;
+    /// Nearest whole number.
+    unsafe fn round(self) -> Self;
+}
+
+/// Four lanes in plain Rust; the compiler maps them to SSE2 or NEON.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Portable([f32; 4]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut out = self.0;
+        for (o, y) in out.iter_mut().zip(other.0) {
+            *o = f(*o, y);
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(f32) -> f32) -> Self {
+        Self(self.0.map(f))
+    }
+}
+
+impl Lanes for Portable {
+    const LEN: usize = 4;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller guarantees four readable values; the read needs no alignment.
+        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self {
+        let mut out = [0.0; 4];
+        // SAFETY: the caller guarantees `count ≤ 4` readable values.
+        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), count) };
+        Self(out)
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller guarantees four writable values; the write needs no alignment.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, count: usize) {
+        // SAFETY: the caller guarantees `count ≤ 4` writable values.
+        unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), to, count) };
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |x, y| x - y)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |x, y| x * y)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |x, y| x / y)
+    }
+    #[inline(always)]
+    unsafe fn sqrt(self) -> Self {
+        self.map(f32::sqrt)
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let mut out = addend.0;
+        for ((o, x), y) in out.iter_mut().zip(self.0).zip(factor.0) {
+            // Where the target has no fused instruction, `f32::mul_add` would be a slow library call.
+            *o = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+                x.mul_add(y, *o)
+            } else {
+                x * y + *o
+            };
+        }
+        Self(out)
+    }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        self.map(|x| if x < 0.0 { 0.0 } else { x })
+    }
+    #[inline(always)]
+    unsafe fn keep_where_positive(self, value: Self) -> Self {
+        self.zip(value, |x, v| if x > 0.0 { v } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        self.map(f32::abs)
+    }
+    #[inline(always)]
+    unsafe fn select_below(self, bound: Self, less: Self, otherwise: Self) -> Self {
+        let mut out = otherwise.0;
+        for (i, out) in out.iter_mut().enumerate() {
+            if self.0[i] < bound.0[i] {
+                *out = less.0[i];
+            }
+        }
+        Self(out)
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        self.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        self.map(f32::round_ties_even)
+    }
+}
+
+/// `tanh` to about 2 ulp: Cephes' rational form, `x + x³ P(x²)` near 0 and `1 − 2/(e^{2x}+1)` beyond.
+///
+/// # Safety
+/// As for every method of [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn tanh<V: Lanes>(x: V) -> V {
+    const P: [f32; 5] = [
+        -5.704_988_7e-3,
+        2.063_908_8e-2,
+        -5.373_971_5e-2,
+        1.333_144_1e-1,
+        -3.333_328e-1,
+    ];
+    // SAFETY: arithmetic only; the caller guarantees the instruction set.
+    unsafe {
+        let square = x.mul(x);
+        let mut p = V::splat(P[0]);
+        for c in &P[1..] {
+            p = p.mul_add(square, V::splat(*c));
+        }
+        let near = p.mul(square).mul_add(x, x);
+
+        // Beyond |x| = 9.02 the f32 result is ±1; clamping keeps the exponential finite, NaN passes through.
+        let size = x.abs();
+        let limit = V::splat(9.1);
+        let clamped = limit.select_below(size, limit, size);
+        let e = exp(clamped.add(clamped));
+        let one = V::splat(1.0);
+        let far = one.sub(V::splat(2.0).div(e.add(one)));
+        let zero = V::splat(0.0);
+        let signed = x.select_below(zero, zero.sub(far), far);
+        size.select_below(V::splat(0.625), near, signed)
+    }
+}
+
+/// `exp` to about 1 ulp for |x| ≤ 80: `2^n · e^r` with a polynomial of degree 6 in r.
+///
+/// # Safety
+/// As for every method of [`Lanes`].
+#[inline(always)]
+unsafe fn exp<V: Lanes>(x: V) -> V {
+    const P: [f32; 6] = [
+        1.987_569_1e-4,
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ];
+    // SAFETY: arithmetic only; the caller guarantees the instruction set.
+    unsafe {
+        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
+        // ln 2 in two parts, so that r keeps all its bits.
+        let r = n.mul_add(V::splat(-0.693_359_4), x);
+        let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+        let mut p = V::splat(P[0]);
+        for c in &P[1..] {
+            p = p.mul_add(r, V::splat(*c));
+        }
+        let one = V::splat(1.0);
+        p.mul(r).mul_add(r, r).add(one).mul(n.power_of_two())
+    }
+}

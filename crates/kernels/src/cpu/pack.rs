@@ -1,0 +1,96 @@
+//! Weights rearranged into column blocks that the micro-kernels read front to back.
+
+use super::buffer::CpuBuffer;
+use super::pointer::Pointer;
+use super::threads::Threads;
+use crate::Layer;
+
+/// Where the packed weights of a column block lie: `[block][tap][k][block columns]`, zero-padded columns.
+#[derive(Clone, Copy)]
+pub(super) struct Packing {
+    /// Destination columns in all.
+    pub columns: usize,
+    /// Columns of a block: one vector if that holds them all, else two.
+    pub block: usize,
+    /// Number of taps.
+    pub taps: usize,
+    /// Source channels, the length of the inner product.
+    pub depth: usize,
+}
+
+impl Packing {
+    pub(super) fn new(lanes: usize, taps: usize, depth: usize, columns: usize) -> Self {
+        let block = if columns <= lanes { lanes } else { 2 * lanes };
+        Self {
+            columns,
+            block,
+            taps,
+            depth,
+        }
+    }
+
+    /// Number of blocks.
+    pub(super) fn blocks(&self) -> usize {
+        self.columns.div_ceil(self.block)
+    }
+
+    /// Values of one tap of one block.
+    pub(super) fn tap_len(&self) -> usize {
+        self.depth * self.block
+    }
+
+    /// Values of one block.
+    pub(super) fn block_len(&self) -> usize {
+        self.taps * self.tap_len()
+    }
+}
+
+/// Which way the weights `[tap, input, output]` are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From inputs to outputs.
+    Forward,
+    /// From outputs back to inputs: the transposed matrices.
+    Backward,
+}
+
+/// Packs a layer's weights for one direction.
+pub(super) fn pack(
+    threads: &Threads,
+    layer: &Layer,
+    direction: Direction,
+    weight: &[f32],
+    packing: Packing,
+    out: &mut CpuBuffer,
+) {
+    let (inputs, outputs) = (layer.inputs, layer.outputs);
+    out.reserve(packing.blocks() * packing.block_len());
+    let to = Pointer::new(out);
+    let items = packing.blocks() * packing.taps;
+    threads.for_each(items, packing.tap_len(), |item| {
+        let (block, tap) = (item / packing.taps, item % packing.taps);
+        let matrix = &weight[tap * inputs * outputs..][..inputs * outputs];
+        // SAFETY: every item writes its own `tap_len` values, all of them inside the reserved length.
+        let tile = unsafe {
+            to.slice(
+                block * packing.block_len() + tap * packing.tap_len(),
+                packing.tap_len(),
+            )
+        };
+        let first = block * packing.block;
+        let used = packing.block.min(packing.columns - first);
+        for (k, row) in tile.chunks_exact_mut(packing.block).enumerate() {
+            row[used..].fill(0.0);
+            match direction {
+                Direction::Forward => {
+                    row[..used].copy_from_slice(&matrix[k * outputs + first..][..used]);
+                }
+                Direction::Backward => {
+                    for (j, to) in row[..used].iter_mut().enumerate() {
+                        *to = matrix[(first + j) * outputs + k];
+                    }
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,333 @@
+//! One pass over all panels: fill a column block in scratch, finish it while it is in cache.
+
+use super::isa::{InstructionSet, Kernel};
+use super::lanes::Lanes;
+use super::pack::Packing;
+use super::panel::{self, Column, FeedbackPort, ForwardPort, Slopes};
+use super::pointer::Pointer;
+use super::threads::Threads;
+use super::tile::{GatherSource, gather_block};
+use crate::{Links, NORM_EPSILON, Norm};
+
+/// What fills a column block.
+#[derive(Clone, Copy)]
+pub(super) enum Fill<'a> {
+    /// Products of source panels with packed weights.
+    Gather {
+        links: &'a Links,
+        panels: &'a [f32],
+        packed: &'a [f32],
+        packing: Packing,
+    },
+    /// The same `[batch, channel]` panel at every location.
+    Broadcast { panel: &'a [f32], packing: Packing },
+}
+
+impl Fill<'_> {
+    fn packing(&self) -> Packing {
+        match self {
+            Self::Gather { packing, .. } | Self::Broadcast { packing, .. } => *packing,
+        }
+    }
+}
+
+/// What happens to a filled column block.
+#[derive(Clone, Copy)]
+pub(super) enum Finish<'a> {
+    /// `out = scale · filled`.
+    Store { scale: f32, out: Pointer },
+    /// Bias, norm, activation.
+    Forward(ForwardPort<'a>),
+    /// σ′ and normᵀ, for one or two networks.
+    Feedback {
+        slopes: Slopes,
+        path: FeedbackPort<'a>,
+        local: Option<FeedbackPort<'a>>,
+    },
+}
+
+/// Fills and finishes every column block of `locations` panels of `batch` samples.
+pub(super) fn sweep(
+    threads: &Threads,
+    set: InstructionSet,
+    locations: usize,
+    batch: usize,
+    fill: Fill<'_>,
+    finish: Finish<'_>,
+) {
+    let packing = fill.packing();
+    let products = match fill {
+        Fill::Gather { links, .. } => links.len() * packing.depth / locations.max(1),
+        Fill::Broadcast { .. } => 1,
+    };
+    let cost = batch * packing.block * (products + 16);
+    // Blocks vary slowest: neighbouring items share a block's weights and most source panels.
+    threads.for_each_with(
+        locations * packing.blocks(),
+        cost,
+        || vec![0.0f32; batch * packing.block],
+        |scratch, item| {
+            let kernel = BlockKernel {
+                location: item % locations,
+                block: item / locations,
+                batch,
+                fill,
+                finish,
+                scratch,
+            };
+            // SAFETY: `set` was found available when the backend was made; every item writes only the columns
+            // of its own block and location.
+            unsafe { set.run(kernel) };
+        },
+    );
+    match finish {
+        Finish::Forward(port) if port.norm == Norm::Channel => {
+            finish_channel_forward(threads, set, locations, batch, packing, port);
+        }
+        Finish::Feedback {
+            slopes,
+            path,
+            local,
+        } if slopes.norm == Norm::Channel => {
+            for port in std::iter::once(path).chain(local) {
+                finish_channel_feedback(threads, set, locations, batch, packing, port);
+            }
+        }
+        _ => {}
+    }
+}
+
+struct BlockKernel<'a> {
+    location: usize,
+    block: usize,
+    batch: usize,
+    fill: Fill<'a>,
+    finish: Finish<'a>,
+    scratch: &'a mut [f32],
+}
+
+impl BlockKernel<'_> {
+    /// The column vectors of this block that hold at least one channel.
+    #[inline(always)]
+    fn column<V: Lanes>(&self, vector: usize, packing: Packing) -> Option<Column> {
+        let channel = self.block * packing.block + vector * V::LEN;
+        (channel < packing.columns && (vector + 1) * V::LEN <= packing.block).then(|| Column {
+            scratch: self
+                .scratch
+                .as_ptr()
+                .wrapping_add(vector * V::LEN)
+                .cast_mut(),
+            stride: packing.block,
+            batch: self.batch,
+            channel,
+            count: V::LEN.min(packing.columns - channel),
+            channels: packing.columns,
+            location: self.location,
+        })
+    }
+}
+
+impl Kernel for BlockKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let packing = self.fill.packing();
+        // SAFETY: the buffers behind `fill` and `finish` were checked by the caller of `sweep` against the
+        // layer's shape, and no other item touches this block of this location.
+        unsafe {
+            match self.fill {
+                Fill::Gather {
+                    links,
+                    panels,
+                    packed,
+                    packing,
+                } => {
+                    let source = GatherSource {
+                        links: links.of(self.location),
+                        panels: panels.as_ptr(),
+                        batch: self.batch,
+                        depth: packing.depth,
+                        weights: packed.as_ptr().add(self.block * packing.block_len()),
+                        block: packing.block,
+                    };
+                    gather_block::<V>(source, self.scratch.as_ptr().cast_mut());
+                }
+                Fill::Broadcast { panel, packing } => {
+                    let first = self.block * packing.block;
+                    let used = packing.block.min(packing.columns - first);
+                    for row in 0..self.batch {
+                        std::ptr::copy_nonoverlapping(
+                            panel.as_ptr().add(row * packing.columns + first),
+                            self.scratch.as_ptr().cast_mut().add(row * packing.block),
+                            used,
+                        );
+                    }
+                }
+            }
+            for vector in 0..2 {
+                let Some(column) = self.column::<V>(vector, packing) else {
+                    break;
+                };
+                match self.finish {
+                    Finish::Store { scale, out } => panel::store_scaled::<V>(scale, out, column),
+                    Finish::Forward(port) => panel::forward::<V>(port, column),
+                    Finish::Feedback {
+                        slopes,
+                        path,
+                        local,
+                    } => {
+                        panel::signal_to_psi::<V>(slopes, path.z, column);
+                        panel::land::<V>(slopes.norm, path, column);
+                        if let Some(local) = local {
+                            panel::land::<V>(slopes.norm, local, column);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Second pass over one panel under the channel norm; the two vectors are what that pass needs per channel.
+struct ChannelKernel<'a> {
+    location: usize,
+    batch: usize,
+    channels: usize,
+    second_pass: SecondPass<'a>,
+    first: &'a [f32],
+    second: &'a [f32],
+}
+
+#[derive(Clone, Copy)]
+enum SecondPass<'a> {
+    Forward(ForwardPort<'a>),
+    Feedback(FeedbackPort<'a>),
+}
+
+impl Kernel for ChannelKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        for channel in (0..self.channels).step_by(V::LEN) {
+            let column = Column {
+                scratch: std::ptr::null_mut(),
+                stride: 0,
+                batch: self.batch,
+                channel,
+                count: V::LEN.min(self.channels - channel),
+                channels: self.channels,
+                location: self.location,
+            };
+            // SAFETY: the second pass uses no scratch; every item has a location of its own.
+            unsafe {
+                match self.second_pass {
+                    SecondPass::Forward(port) => {
+                        panel::finish_forward::<V>(port, column, self.first, self.second);
+                    }
+                    SecondPass::Feedback(port) => {
+                        panel::finish_feedback::<V>(port, column, self.first, self.second);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn second_pass(
+    threads: &Threads,
+    set: InstructionSet,
+    (locations, batch, channels): (usize, usize, usize),
+    pass: SecondPass<'_>,
+    first: &[f32],
+    second: &[f32],
+) {
+    threads.for_each(locations, 4 * batch * channels, |location| {
+        let kernel = ChannelKernel {
+            location,
+            batch,
+            channels,
+            second_pass: pass,
+            first,
+            second,
+        };
+        // SAFETY: `set` is available; items touch different locations.
+        unsafe { set.run(kernel) };
+    });
+}
+
+/// Joins the panels' moments in location order (Chan's formula, in f64) and normalises.
+fn finish_channel_forward(
+    threads: &Threads,
+    set: InstructionSet,
+    locations: usize,
+    batch: usize,
+    packing: Packing,
+    port: ForwardPort<'_>,
+) {
+    let channels = packing.columns;
+    let mut means = vec![0.0f32; channels];
+    let mut inverses = vec![0.0f32; channels];
+    // SAFETY: the first pass is over, no other thread holds these arrays.
+    let (moments, out) = unsafe {
+        (
+            port.moments.slice(0, 2 * locations * channels),
+            port.inverse_deviation.slice(0, channels),
+        )
+    };
+    for c in 0..channels {
+        let (mut mean, mut squares) = (0.0f64, 0.0f64);
+        for location in 0..locations {
+            let panel_mean = f64::from(moments[2 * location * channels + c]);
+            let panel_squares = f64::from(moments[(2 * location + 1) * channels + c]);
+            let difference = panel_mean - mean;
+            let (before, after) = (location as f64, location as f64 + 1.0);
+            mean += difference / after;
+            squares += panel_squares + difference * difference * batch as f64 * before / after;
+        }
+        let variance = squares / (locations * batch) as f64;
+        means[c] = mean as f32;
+        inverses[c] = (1.0 / (variance + NORM_EPSILON).sqrt()) as f32;
+    }
+    out.copy_from_slice(&inverses);
+    let shape = (locations, batch, channels);
+    second_pass(
+        threads,
+        set,
+        shape,
+        SecondPass::Forward(port),
+        &means,
+        &inverses,
+    );
+}
+
+/// Joins the panels' sums in location order (in f64) and applies normᵀ.
+fn finish_channel_feedback(
+    threads: &Threads,
+    set: InstructionSet,
+    locations: usize,
+    batch: usize,
+    packing: Packing,
+    port: FeedbackPort<'_>,
+) {
+    let channels = packing.columns;
+    // SAFETY: the first pass is over, no other thread holds this array.
+    let sums = unsafe { port.sums.slice(0, 2 * locations * channels) };
+    let count = (locations * batch) as f64;
+    let average = |which: usize| -> Vec<f32> {
+        (0..channels)
+            .map(|c| {
+                let sum: f64 = (0..locations)
+                    .map(|l| f64::from(sums[(2 * l + which) * channels + c]))
+                    .sum();
+                (sum / count) as f32
+            })
+            .collect()
+    };
+    let shape = (locations, batch, channels);
+    second_pass(
+        threads,
+        set,
+        shape,
+        SecondPass::Feedback(port),
+        &average(0),
+        &average(1),
+    );
+}

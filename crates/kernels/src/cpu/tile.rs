@@ -1,0 +1,251 @@
+//! The two micro-kernels: a register tile of a gather, and of a weight gradient.
+
+use super::lanes::Lanes;
+use crate::Link;
+
+/// A register tile whose height is known at compile time.
+trait RowTile<V: Lanes> {
+    /// Computes `M` rows from row `from` on.
+    ///
+    /// # Safety
+    /// The instruction set of `V`, and what the implementor states.
+    unsafe fn run<const M: usize>(self, from: usize);
+}
+
+/// Runs a tile at the compile-time height that equals `rows`; heights above the instruction set's own are
+/// never asked for and cost no code.
+///
+/// # Safety
+/// The contract of the tile.
+#[inline(always)]
+unsafe fn run_rows<V: Lanes, T: RowTile<V>>(tile: T, from: usize, rows: usize) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        match rows {
+            1 => tile.run::<1>(from),
+            2 => tile.run::<2>(from),
+            3 => tile.run::<3>(from),
+            4 => tile.run::<4>(from),
+            5 => tile.run::<5>(from),
+            6 => tile.run::<6>(from),
+            7 if V::ROWS > 6 => tile.run::<7>(from),
+            8 if V::ROWS > 6 => tile.run::<8>(from),
+            9 if V::ROWS > 6 => tile.run::<9>(from),
+            10 if V::ROWS > 6 => tile.run::<10>(from),
+            11 if V::ROWS > 6 => tile.run::<11>(from),
+            12 if V::ROWS > 6 => tile.run::<12>(from),
+            13 if V::ROWS > 6 => tile.run::<13>(from),
+            14 if V::ROWS > 6 => tile.run::<14>(from),
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    }
+}
+
+/// Cuts `total` rows into the fewest tiles of at most `most` rows, of nearly equal height.
+#[inline(always)]
+pub(super) fn tiles(total: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = total.div_ceil(most);
+    (0..count).map(move |i| {
+        let (from, to) = (i * total / count, (i + 1) * total / count);
+        (from, to - from)
+    })
+}
+
+/// What a gather reads.
+#[derive(Clone, Copy)]
+pub(super) struct GatherSource<'a> {
+    /// Taps and source locations of this destination.
+    pub links: &'a [Link],
+    /// Source panels `[location, batch, depth]`.
+    pub panels: *const f32,
+    /// Samples per panel.
+    pub batch: usize,
+    /// Channels of a source panel.
+    pub depth: usize,
+    /// Packed weights of this column block, `[tap, depth, block]`.
+    pub weights: *const f32,
+    /// Columns of the block.
+    pub block: usize,
+}
+
+/// `out[row, column] = Σ_links Σ_k panel(src)[row, k] · W[tap][k, column]` for all rows of one block.
+/// `out` is `[batch, block]`.
+///
+/// # Safety
+/// The instruction set of `V`; valid source panels and weights; `batch · block` writable values behind `out`;
+/// `block` is `V::LEN` or twice that.
+#[inline(always)]
+pub(super) unsafe fn gather_block<V: Lanes>(source: GatherSource<'_>, out: *mut f32) {
+    for (from, rows) in tiles(source.batch, V::ROWS) {
+        // SAFETY: handed on from the caller; the tile's rows lie inside the batch.
+        unsafe {
+            if source.block == V::LEN {
+                run_rows::<V, _>(GatherTile::<1> { source, out }, from, rows);
+            } else {
+                run_rows::<V, _>(GatherTile::<2> { source, out }, from, rows);
+            }
+        }
+    }
+}
+
+/// `NV` vectors of columns; accumulators stay in registers over all links.
+struct GatherTile<'a, const NV: usize> {
+    source: GatherSource<'a>,
+    out: *mut f32,
+}
+
+impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
+    #[inline(always)]
+    unsafe fn run<const M: usize>(self, from: usize) {
+        let source = self.source;
+        let depth = source.depth;
+        // SAFETY: rows `from..from + M` lie inside every panel, taps and locations inside the wiring's arrays.
+        unsafe {
+            let mut sums = [[V::splat(0.0); NV]; M];
+            for link in source.links {
+                let panel = source
+                    .panels
+                    .add((link.location as usize * source.batch + from) * depth);
+                let mut weights = source.weights.add(link.tap as usize * depth * source.block);
+                for k in 0..depth {
+                    let mut w = [V::splat(0.0); NV];
+                    for (v, w) in w.iter_mut().enumerate() {
+                        *w = V::load(weights.add(v * V::LEN));
+                    }
+                    weights = weights.add(NV * V::LEN);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let x = V::splat(*panel.add(row * depth + k));
+                        for (sum, w) in sums.iter_mut().zip(w) {
+                            *sum = x.mul_add(w, *sum);
+                        }
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    sum.store(self.out.add((from + row) * source.block + v * V::LEN));
+                }
+            }
+        }
+    }
+}
+
+/// One link's share of a weight gradient.
+#[derive(Clone, Copy)]
+pub(super) struct OuterProduct {
+    /// Source panel `[batch, inputs]`, at the first input wanted.
+    pub a: *const f32,
+    /// Channels of the source panel.
+    pub inputs: usize,
+    /// Inputs wanted from `a` on.
+    pub rows: usize,
+    /// Feedback panel `[batch, outputs]`.
+    pub delta: *const f32,
+    /// Channels of the feedback panel.
+    pub outputs: usize,
+    /// Samples.
+    pub batch: usize,
+}
+
+/// `sum[input, output] += Σ_sample a[sample, input] · delta[sample, output]`; `sum` is `[rows, outputs]`.
+///
+/// # Safety
+/// The instruction set of `V`; valid panels; `rows · outputs` writable values behind `sum`.
+#[inline(always)]
+pub(super) unsafe fn add_outer_product<V: Lanes>(product: OuterProduct, sum: *mut f32) {
+    let mut column = 0;
+    while column < product.outputs {
+        let left = product.outputs - column;
+        for (from, rows) in tiles(product.rows, V::ROWS) {
+            // SAFETY: handed on from the caller; rows and columns lie inside the product.
+            unsafe {
+                if left >= 2 * V::LEN {
+                    outer_tile::<V, 2, false>(product, column, 2 * V::LEN, from, rows, sum);
+                } else if left > V::LEN {
+                    outer_tile::<V, 2, true>(product, column, left, from, rows, sum);
+                } else if left == V::LEN {
+                    outer_tile::<V, 1, false>(product, column, left, from, rows, sum);
+                } else {
+                    outer_tile::<V, 1, true>(product, column, left, from, rows, sum);
+                }
+            }
+        }
+        column += 2 * V::LEN;
+    }
+}
+
+#[inline(always)]
+unsafe fn outer_tile<V: Lanes, const NV: usize, const PARTIAL: bool>(
+    product: OuterProduct,
+    column: usize,
+    columns: usize,
+    from: usize,
+    rows: usize,
+    sum: *mut f32,
+) {
+    let tile = OuterTile::<NV, PARTIAL> {
+        product,
+        column,
+        last: columns - (NV - 1) * V::LEN,
+        sum,
+    };
+    // SAFETY: handed on from the caller.
+    unsafe { run_rows::<V, _>(tile, from, rows) }
+}
+
+/// `NV` vectors of outputs from `column` on; the last holds `last` values, fewer than a vector if `PARTIAL`.
+struct OuterTile<const NV: usize, const PARTIAL: bool> {
+    product: OuterProduct,
+    column: usize,
+    last: usize,
+    sum: *mut f32,
+}
+
+impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV, PARTIAL> {
+    #[inline(always)]
+    unsafe fn run<const M: usize>(self, from: usize) {
+        let product = self.product;
+        let outputs = product.outputs;
+        let partial = |v: usize| PARTIAL && v + 1 == NV;
+        // SAFETY: inputs `from..from + M` and the named columns lie inside the panels and `sum`; only `last`
+        // values of the last vector are touched if it is partial.
+        unsafe {
+            let mut sums = [[V::splat(0.0); NV]; M];
+            let mut a = product.a.add(from);
+            let mut delta = product.delta.add(self.column);
+            for _ in 0..product.batch {
+                let mut d = [V::splat(0.0); NV];
+                for (v, d) in d.iter_mut().enumerate() {
+                    let at = delta.add(v * V::LEN);
+                    *d = if partial(v) {
+                        V::load_partial(at, self.last)
+                    } else {
+                        V::load(at)
+                    };
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = V::splat(*a.add(row));
+                    for (sum, d) in sums.iter_mut().zip(d) {
+                        *sum = x.mul_add(d, *sum);
+                    }
+                }
+                a = a.add(product.inputs);
+                delta = delta.add(outputs);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (v, &s) in sums.iter().enumerate() {
+                    let at = self
+                        .sum
+                        .add((from + row) * outputs + self.column + v * V::LEN);
+                    if partial(v) {
+                        V::load_partial(at, self.last)
+                            .add(s)
+                            .store_partial(at, self.last);
+                    } else {
+                        V::load(at).add(s).store(at);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Weight gradients: outer products of source and feedback panels, summed in an order that the shape fixes.
+
+use super::buffer::CpuBuffer;
+use super::isa::{InstructionSet, Kernel};
+use super::lanes::Lanes;
+use super::pointer::Pointer;
+use super::threads::Threads;
+use super::tile::{OuterProduct, add_outer_product};
+use crate::Layer;
+
+/// Partial sums are kept below this many values in all (32 MiB) …
+const PARTIAL_VALUES: usize = 8 << 20;
+/// … and locations are cut into at most this many chunks, each with a partial sum of its own.
+const CHUNKS: usize = 16;
+/// Inputs of one task: a task's partial sum should stay in the second-level cache.
+const INPUTS_PER_TASK: usize = 64;
+
+/// How a layer's gradient is cut into tasks. It depends on the layer's shape alone, so the order of additions
+/// and with it every bit of the result is the same for any number of threads.
+struct Cut {
+    chunks: usize,
+    input_blocks: usize,
+}
+
+impl Cut {
+    fn of(layer: &Layer) -> Self {
+        let input_blocks = layer.inputs.div_ceil(INPUTS_PER_TASK);
+        let chunks = (PARTIAL_VALUES / layer.weights().max(1)).clamp(1, CHUNKS);
+        Self {
+            chunks: chunks.min(layer.locations()),
+            input_blocks,
+        }
+    }
+}
+
+struct ChunkKernel<'a> {
+    layer: &'a Layer,
+    batch: usize,
+    input: &'a [f32],
+    delta: &'a [f32],
+    destinations: std::ops::Range<usize>,
+    inputs: std::ops::Range<usize>,
+    /// `[tap, input of the whole layer, output]`
+    partial: Pointer,
+    bias: Option<&'a mut [f32]>,
+}
+
+impl Kernel for ChunkKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(mut self) {
+        let layer = self.layer;
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        for dst in self.destinations.clone() {
+            let panel = &self.delta[dst * self.batch * outputs..][..self.batch * outputs];
+            if let Some(bias) = self.bias.as_deref_mut() {
+                for row in panel.chunks_exact(outputs) {
+                    for (sum, d) in bias.iter_mut().zip(row) {
+                        *sum += d;
+                    }
+                }
+            }
+            for link in layer.wiring.forward().of(dst) {
+                let source = link.location as usize * self.batch * inputs;
+                let a = &self.input[source..][..self.batch * inputs];
+                let product = OuterProduct {
+                    a: a.as_ptr().wrapping_add(self.inputs.start),
+                    inputs,
+                    rows: self.inputs.len(),
+                    delta: panel.as_ptr(),
+                    outputs,
+                    batch: self.batch,
+                };
+                let at = (link.tap as usize * inputs + self.inputs.start) * outputs;
+                // SAFETY: both panels were sliced whole; this task alone writes its inputs' rows of its
+                // chunk's partial sum.
+                unsafe { add_outer_product::<V>(product, self.partial.at(at)) };
+            }
+        }
+    }
+}
+
+/// Operands of [`weight_gradient`].
+pub(super) struct Operands<'a> {
+    pub layer: &'a Layer,
+    pub batch: usize,
+    /// `[source, batch, input]`
+    pub input: &'a [f32],
+    /// `[destination, batch, output]`
+    pub delta: &'a [f32],
+}
+
+/// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta`; `partials` is scratch.
+pub(super) fn weight_gradient(
+    threads: &Threads,
+    set: InstructionSet,
+    operands: &Operands<'_>,
+    partials: &mut CpuBuffer,
+    weights: &mut [f32],
+    biases: &mut [f32],
+) {
+    let &Operands {
+        layer,
+        batch,
+        input,
+        delta,
+    } = operands;
+    let cut = Cut::of(layer);
+    let (len, outputs) = (layer.weights(), layer.outputs);
+    // Behind the chunks' partial weight sums lie their partial bias sums.
+    let chunk_len = (len + outputs).next_multiple_of(16);
+    partials.reserve(cut.chunks * chunk_len);
+    let shared = Pointer::new(partials);
+    let cost = layer.multiply_adds(batch) / (cut.chunks * cut.input_blocks);
+    threads.for_each(cut.chunks * cut.input_blocks, cost, |task| {
+        let (chunk, block) = (task / cut.input_blocks, task % cut.input_blocks);
+        let part = |i: usize| i * layer.locations() / cut.chunks;
+        let inputs = block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(layer.inputs);
+        for tap in 0..layer.wiring.taps() {
+            let at = chunk * chunk_len + (tap * layer.inputs + inputs.start) * outputs;
+            // SAFETY: this task alone touches these rows of its chunk's partial sum.
+            unsafe { shared.slice(at, inputs.len() * outputs) }.fill(0.0);
+        }
+        let bias = (block == 0).then(|| {
+            // SAFETY: only the first input block of a chunk touches the chunk's bias sums.
+            let bias = unsafe { shared.slice(chunk * chunk_len + len, outputs) };
+            bias.fill(0.0);
+            bias
+        });
+        let kernel = ChunkKernel {
+            layer,
+            batch,
+            input,
+            delta,
+            destinations: part(chunk)..part(chunk + 1),
+            inputs,
+            partial: shared.skip(chunk * chunk_len),
+            bias,
+        };
+        // SAFETY: `set` is available; the kernel's own contract is met as noted there.
+        unsafe { set.run(kernel) };
+    });
+
+    let partials = &partials[..cut.chunks * chunk_len];
+    const STRIP: usize = 4096;
+    let scale = layer.scale as f32;
+    let out = Pointer::new(weights);
+    threads.for_each(len.div_ceil(STRIP), STRIP * cut.chunks, |strip| {
+        let from = strip * STRIP;
+        // SAFETY: strips do not overlap.
+        let out = unsafe { out.slice(from, STRIP.min(len - from)) };
+        add_chunks(partials, chunk_len, from, out);
+        for v in out {
+            *v *= scale;
+        }
+    });
+    add_chunks(partials, chunk_len, len, &mut biases[..outputs]);
+}
+
+/// `out = Σ_chunks partial[from..]`, in chunk order.
+fn add_chunks(partials: &[f32], chunk_len: usize, from: usize, out: &mut [f32]) {
+    out.copy_from_slice(&partials[from..][..out.len()]);
+    for chunk in partials.chunks_exact(chunk_len).skip(1) {
+        for (sum, v) in out.iter_mut().zip(&chunk[from..]) {
+            *sum += v;
+        }
+    }
+}

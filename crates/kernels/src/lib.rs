@@ -1,0 +1,22 @@
+//! Kernels of sansprop: location-major panels, wirings, and the three kernels that are all of training.
+//!
+//! Activations are stored `[location, batch, channel]`; the `[batch, channel]` matrix of one location is a
+//! *panel*. A layer is a [`Wiring`] between panels. Training is then three kernels, for every layer type and
+//! every learning rule: gather forward, gather feedback (the transposed wiring), and weight gradient, with norm
+//! and activation applied while a panel is still in cache.
+//!
+//! [`Reference`] is the oracle (f64, naive); [`CpuBackend`] is the fast one (f32, threads, AVX2 and AVX-512
+//! chosen at run time). Both implement [`Backend`], and one conformance suite holds them together.
+
+mod backend;
+mod cpu;
+mod layer;
+mod reference;
+pub mod tolerance;
+mod wiring;
+
+pub use backend::{AdamStep, Backend, Landing, LossReport, Record};
+pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
+pub use layer::{Activation, Layer, NORM_EPSILON, Norm};
+pub use reference::Reference;
+pub use wiring::{Link, Links, Wiring};

@@ -1,0 +1,60 @@
+//! How far a fast kernel may be from the reference, with the reason for each constant.
+
+/// Relative part of the tolerance of one value of one f32 kernel: sums of up to some hundred thousand terms lose
+/// about `√n · 6e-8`, and a norm whose minibatch happens to have a small variance multiplies what its
+/// pre-activations lost by its inverse deviation, up to a hundredfold in the random cases of the tests.
+pub const F32_RELATIVE: f64 = 1e-4;
+
+/// Absolute part, as a share of the root mean square of the reference array: where terms cancel, the error
+/// is relative to the terms, not to their sum.
+pub const F32_ABSOLUTE_OF_RMS: f64 = 5e-5;
+
+/// Root-mean-square deviation of a whole array, relative to the reference's: the bound that `f32` results
+/// must meet for any arithmetic.
+pub const F32_RMS: f64 = 1e-5;
+
+/// How two arrays differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deviation {
+    /// `‖fast − reference‖ / ‖reference‖` (the norm of the difference if the reference is 0).
+    pub relative_rms: f64,
+    /// Largest excess over `F32_ABSOLUTE_OF_RMS · rms + F32_RELATIVE · |reference|`, as a multiple of it.
+    pub worst: f64,
+    /// Index of the worst value.
+    pub worst_at: usize,
+}
+
+/// Compares `fast` with `reference`.
+///
+/// # Panics
+/// If the lengths differ or a value is not finite.
+#[track_caller]
+pub fn deviation(fast: &[f64], reference: &[f64]) -> Deviation {
+    assert_eq!(fast.len(), reference.len(), "arrays of different length");
+    let square_sum = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let size = square_sum(&mut reference.iter().copied());
+    let rms = (size / reference.len().max(1) as f64).sqrt();
+    let mut result = Deviation {
+        relative_rms: 0.0,
+        worst: 0.0,
+        worst_at: 0,
+    };
+    for (i, (&f, &r)) in fast.iter().zip(reference).enumerate() {
+        assert!(
+            f.is_finite() && r.is_finite(),
+            "value {i} is not finite: {f} against {r}"
+        );
+        let allowed = F32_ABSOLUTE_OF_RMS * rms + F32_RELATIVE * r.abs();
+        let multiple = (f - r).abs() / allowed.max(f64::MIN_POSITIVE);
+        if multiple > result.worst {
+            (result.worst, result.worst_at) = (multiple, i);
+        }
+    }
+    let difference = square_sum(&mut fast.iter().zip(reference).map(|(f, r)| f - r)).sqrt();
+    result.relative_rms = if size > 0.0 {
+        difference / size.sqrt()
+    } else {
+        difference
+    };
+    result
+}

@@ -1,0 +1,4 @@
+//! The lab.
+#![forbid(unsafe_code)]
+
+pub mod data;

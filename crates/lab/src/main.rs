@@ -1,0 +1,2 @@
+//! The `sansprop` binary.
+fn main() {}
