@@ -120,7 +120,15 @@ pub fn update_direction<B: Backend>(
             }
         }
         Feedback::Chain { weights, slopes } => {
-            feed_back(backend, rule, weights, slopes, inputs, scratch, layer_gradient);
+            feed_back(
+                backend,
+                rule,
+                weights,
+                slopes,
+                inputs,
+                scratch,
+                layer_gradient,
+            );
         }
     }
 }

@@ -165,9 +165,15 @@ mod tests {
     fn held_out_parts() {
         let images = images(60);
         let split = Split::held_out(&images, 10, None).expect("a split");
-        assert_eq!((split.train.samples, split.evaluation.samples), (10..60, 0..10));
+        assert_eq!(
+            (split.train.samples, split.evaluation.samples),
+            (10..60, 0..10)
+        );
         let split = Split::held_out(&images, 10, Some(4)).expect("a split");
-        assert_eq!((split.train.samples, split.evaluation.samples), (10..14, 0..4));
+        assert_eq!(
+            (split.train.samples, split.evaluation.samples),
+            (10..14, 0..4)
+        );
         for (holdout, points) in [(0, None), (60, None), (10, Some(51)), (10, Some(0))] {
             assert!(Split::held_out(&images, holdout, points).is_err());
         }
