@@ -41,9 +41,14 @@ fn options() -> Options {
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        let mut value = || {
+            words
+                .next()
+                .unwrap_or_else(|| panic!("{word} needs a value"))
+        };
         let number = |text: String| -> usize {
-            text.parse().unwrap_or_else(|_| panic!("{text} is no whole number"))
+            text.parse()
+                .unwrap_or_else(|_| panic!("{text} is no whole number"))
         };
         match word.as_str() {
             "--width" => options.width = number(value()),
@@ -66,7 +71,9 @@ fn options() -> Options {
 /// The minibatch: pixels `uniform` in order `[location, sample, channel]`, labels `sample mod 10`.
 fn minibatch(batch: usize) -> (Vec<f32>, Vec<u32>) {
     let mut random = LegacyRandom::new(1234);
-    let pixels = (0..32 * 32 * batch * 3).map(|_| random.uniform() as f32).collect();
+    let pixels = (0..32 * 32 * batch * 3)
+        .map(|_| random.uniform() as f32)
+        .collect();
     (pixels, (0..batch as u32).map(|b| b % 10).collect())
 }
 

@@ -215,21 +215,23 @@ impl<'b, B: Backend> Cohort<'b, B> {
         self.backend.write_f32(input, &mut self.room.input);
     }
 
-    /// Runs the initial network on the loaded minibatch, if a running trial looks at it.
-    pub fn run_initial(&mut self, batch: usize) {
+    /// Runs the initial network on the loaded minibatch, if a running trial looks at it; says whether it did.
+    pub fn run_initial(&mut self, batch: usize) -> bool {
         let wanted = |t: &Trial<B>| t.status == Status::Running && t.spec.rule.needs_initial_pass();
+        let (Some(pass), Some(weights)) = (&mut self.room.initial, &self.initial_weights) else {
+            return false;
+        };
         if !self.trials.iter().any(wanted) {
-            return;
+            return false;
         }
-        if let (Some(pass), Some(weights)) = (&mut self.room.initial, &self.initial_weights) {
-            pass.run(
-                self.backend,
-                &self.network,
-                weights,
-                batch,
-                &self.room.input,
-            );
-        }
+        pass.run(
+            self.backend,
+            &self.network,
+            weights,
+            batch,
+            &self.room.input,
+        );
+        true
     }
 
     /// One trial's forward pass and loss on the loaded minibatch, without learning.

@@ -87,7 +87,20 @@ impl<B: Backend> Pass<B> {
         batch: usize,
         input: &B::Buffer,
     ) {
-        for (l, layer) in network.hidden().iter().enumerate() {
+        self.run_from(0, backend, network, weights, batch, input);
+    }
+
+    /// Runs layer `first` and those above it on what the layers below left behind in an earlier run.
+    pub fn run_from(
+        &mut self,
+        first: usize,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        input: &B::Buffer,
+    ) {
+        for (l, layer) in network.hidden().iter().enumerate().skip(first) {
             let (before, rest) = self.hidden.split_at_mut(l);
             let source = before.last().map_or(input, |record| &record.a);
             let (weight, bias) = (&weights.weight[l], &weights.bias[l]);

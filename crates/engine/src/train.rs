@@ -42,8 +42,10 @@ pub enum Event {
         /// Updates that this epoch will bring.
         steps: usize,
     },
-    /// Work that all trials share was done: the minibatch, the initial network's pass.
-    Shared,
+    /// A minibatch was gathered, for all trials.
+    Loaded,
+    /// The initial network ran on the minibatch, for the trials that look at it.
+    InitialPass,
     /// A trial saw a minibatch and, if its loss was finite, learned from it.
     Step {
         /// Index of the trial.
@@ -249,8 +251,10 @@ impl<B: Backend> Run<'_, '_, B> {
                 break;
             }
             minibatch.load(&self.split.train, samples, self.cohort);
-            self.cohort.run_initial(samples.len());
-            self.tell(&Event::Shared)?;
+            self.tell(&Event::Loaded)?;
+            if self.cohort.run_initial(samples.len()) {
+                self.tell(&Event::InitialPass)?;
+            }
             for trial in running {
                 let report = self.cohort.step(trial, &minibatch.labels);
                 let tally = Tally {
@@ -281,7 +285,7 @@ impl<B: Backend> Run<'_, '_, B> {
         let mut minibatch = self.minibatch();
         for samples in order.chunks(self.schedule.batch) {
             minibatch.load(&self.split.evaluation, samples, self.cohort);
-            self.tell(&Event::Shared)?;
+            self.tell(&Event::Loaded)?;
             for &trial in &running {
                 let report = self.cohort.evaluate(trial, &minibatch.labels);
                 tallies[trial].loss += report.loss * samples.len() as f64;

@@ -1,4 +1,11 @@
-//! The lab.
+//! The lab of sansprop: configs, data sets, run folders and the command line around the engine.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+mod command;
+pub mod config;
 pub mod data;
+mod machine;
+mod progress;
+pub mod run;
+mod table;

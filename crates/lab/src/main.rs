@@ -1,2 +1,6 @@
-//! The `sansprop` binary.
-fn main() {}
+//! The `sansprop` program.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    sansprop_lab::cli::main()
+}

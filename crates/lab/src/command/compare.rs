@@ -1,0 +1,264 @@
+//! `sansprop compare`.
+
+use crate::cli::{Failure, print};
+use crate::config::{Plan, load, unknown_rule};
+use crate::data;
+use crate::machine::{Machine, run_folder, stop_on_interrupt};
+use crate::run::{RunFolder, TrialResult, status_name, write_whole};
+use crate::table::{percent, table};
+use clap::Args;
+use comfy_table::Table;
+use sansprop::cohort::Status;
+use sansprop::rule::{RULES, Rule};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+/// Compare learning rules: train each at each width, and print a table.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  sansprop compare
+  sansprop compare --rules normal,fa,align-ada --widths 8,16,32,64
+  sansprop compare --data cifar-10 --path data --rules normal,align-ada,dfa --widths 16 --epochs 1
+  sansprop compare --data fashion-mnist --set network.activation=tanh --set data.train_points=5000
+
+All rules of one width train in lockstep on the same minibatches. Every trial leaves a run folder, and
+summary.csv in the same place holds the table. Earlier runs of the very same config are replaced.")]
+pub(crate) struct Arguments {
+    /// Data set: digits, cifar-10, kmnist, fashion-mnist, mnist, npz, npy.
+    #[arg(long, value_name = "NAME", default_value = "digits")]
+    data: String,
+    /// Where the data lies; default: $SANSPROP_DATA, else ./data.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Rules to compare; default: all.
+    #[arg(long, value_delimiter = ',', value_name = "RULE,…")]
+    rules: Vec<String>,
+    /// Widths to compare.
+    #[arg(long, value_delimiter = ',', value_name = "W,…", default_values_t = [8, 32])]
+    widths: Vec<usize>,
+    /// Learning rate.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Passes over the training samples.
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Seed of weights and sample order.
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Folder that receives the run folders and summary.csv.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+    /// Change any other value of the config; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+impl Arguments {
+    fn rules(&self) -> Result<Vec<Rule>, Failure> {
+        if self.rules.is_empty() {
+            return Ok(RULES.to_vec());
+        }
+        let named = |name: &String| {
+            Rule::named(name)
+                .ok_or_else(|| Failure::Usage(format!("--rules {name}: {}", unknown_rule(name))))
+        };
+        self.rules.iter().map(named).collect()
+    }
+
+    /// The options as config overrides; `--set` comes last and wins.
+    fn overrides(&self, width: usize) -> Vec<String> {
+        let mut all = vec![
+            format!("data.name={}", self.data),
+            format!("network.width={width}"),
+        ];
+        let path = self
+            .path
+            .as_ref()
+            .map(|path| toml::Value::from(path.as_str()));
+        all.extend(path.map(|v| format!("data.path={v}")));
+        all.extend(self.lr.map(|v| format!("train.lr={v:?}")));
+        all.extend(self.epochs.map(|v| format!("train.epochs={v}")));
+        all.extend(self.seed.map(|v| format!("train.seed={v}")));
+        all.extend(self.overrides.iter().cloned());
+        all
+    }
+}
+
+/// A line of summary.csv.
+#[derive(Serialize)]
+struct Row<'a> {
+    data: &'a str,
+    rule: &'a str,
+    width: usize,
+    optimizer: &'a str,
+    lr: f64,
+    seed: u32,
+    status: &'a str,
+    best_eval_accuracy: Option<f64>,
+    best_epoch: Option<usize>,
+    final_eval_accuracy: Option<f64>,
+    final_eval_loss: Option<f64>,
+    final_train_loss: Option<f64>,
+    seconds: f64,
+    steps: u64,
+    parameters: usize,
+    device: &'a str,
+    run: String,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let rules = arguments.rules()?;
+    let configs = arguments
+        .widths
+        .iter()
+        .map(|&width| load(None, &arguments.overrides(width)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = configs.first() else {
+        return Err(Failure::Usage("--widths: at least one width".into()));
+    };
+    let machine = Machine::new(first.run.precision, first.run.threads)?;
+    let data = data::load(&first.data.name, first.data.path.as_deref().map(Path::new))?;
+    let plans = configs
+        .into_iter()
+        .map(|config| Plan::with_data(config, data.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let stop = stop_on_interrupt()?;
+
+    let mut done: Vec<(&Plan, Vec<(Rule, RunFolder)>, Vec<TrialResult>)> = Vec::new();
+    for plan in &plans {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let trials = rules
+            .iter()
+            .map(|&rule| Ok((rule, run_folder(plan, rule, &arguments.out, true)?)))
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let results = machine.train(plan, &trials, &stop)?;
+        done.push((plan, trials, results));
+        // Written after every width, so that what is done is never lost.
+        write_summary(
+            &arguments.out.join("summary.csv"),
+            &done,
+            &machine.describe(),
+        )?;
+    }
+
+    let mut text = String::new();
+    for (plan, trials, results) in &done {
+        let rows = trials.iter().map(|(rule, _)| rule).zip(results);
+        text += &format!("{}\n{}\n", head(plan), rows_table(plan, rows));
+    }
+    text += &format!(
+        "seed {}, {}; runs and summary.csv in {}\n",
+        plans[0].config.train.seed,
+        machine.describe(),
+        arguments.out.display()
+    );
+    print(&text)?;
+    if stop.load(Ordering::Relaxed) {
+        return Err(Failure::Failed("interrupted".into()));
+    }
+    Ok(())
+}
+
+fn head(plan: &Plan) -> String {
+    let config = &plan.config;
+    format!(
+        "{}, width {}, {} parameters: {} training samples, batch {}, lr {}, {} epochs",
+        config.data.name,
+        config.network.width,
+        plan.network.parameters(),
+        config.data.train_points,
+        config.train.batch,
+        config.train.lr,
+        config.train.epochs,
+    )
+}
+
+/// One row a trial: accuracies on the evaluated samples, losses, seconds.
+pub(crate) fn rows_table<'a>(
+    plan: &Plan,
+    trials: impl Iterator<Item = (&'a Rule, &'a TrialResult)>,
+) -> Table {
+    let mut table = table(
+        &[
+            "rule",
+            "width",
+            "best",
+            "at epoch",
+            "final",
+            "eval loss",
+            "train loss",
+            "seconds",
+            "status",
+        ],
+        1,
+    );
+    for (rule, result) in trials {
+        let status = match result.status {
+            Status::Diverged { epoch } => format!("diverged in epoch {}", epoch + 1),
+            status => status_name(status).into(),
+        };
+        let number = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.5}"));
+        table.add_row([
+            rule.name.to_string(),
+            plan.config.network.width.to_string(),
+            percent(result.best.map(|(accuracy, _)| accuracy)),
+            result
+                .best
+                .map_or("–".into(), |(_, epoch)| (epoch + 1).to_string()),
+            percent(result.last.map(|score| score.accuracy)),
+            number(result.last.map(|score| score.loss)),
+            number(result.train.map(|score| score.loss)),
+            format!("{:.2}", result.seconds),
+            status,
+        ]);
+    }
+    table
+}
+
+fn write_summary(
+    path: &Path,
+    done: &[(&Plan, Vec<(Rule, RunFolder)>, Vec<TrialResult>)],
+    device: &str,
+) -> Result<(), Failure> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for (plan, trials, results) in done {
+        for ((rule, folder), result) in trials.iter().zip(results) {
+            let config = &plan.config;
+            let spec = plan.trial(*rule);
+            let row = Row {
+                data: &config.data.name,
+                rule: rule.name,
+                width: config.network.width,
+                optimizer: spec.optimizer.name(),
+                lr: config.train.lr,
+                seed: config.train.seed,
+                status: status_name(result.status),
+                best_eval_accuracy: result.best.map(|(accuracy, _)| accuracy),
+                best_epoch: result.best.map(|(_, epoch)| epoch),
+                final_eval_accuracy: result.last.map(|score| score.accuracy),
+                final_eval_loss: result.last.map(|score| score.loss),
+                final_train_loss: result.train.map(|score| score.loss),
+                seconds: result.seconds,
+                steps: result.steps,
+                parameters: plan.network.parameters(),
+                device,
+                run: folder
+                    .path()
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into(),
+            };
+            writer
+                .serialize(row)
+                .map_err(|e| Failure::Failed(format!("cannot make summary.csv: {e}")))?;
+        }
+    }
+    let bytes = writer
+        .into_inner()
+        .map_err(|e| Failure::Failed(format!("cannot make summary.csv: {e}")))?;
+    Ok(write_whole(path, &bytes)?)
+}

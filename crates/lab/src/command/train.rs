@@ -1,0 +1,69 @@
+//! `sansprop train`.
+
+use crate::cli::{Failure, print};
+use crate::command::compare::rows_table;
+use crate::config::{Plan, load};
+use crate::machine::{Machine, run_folder, stop_on_interrupt};
+use crate::run::RunFolder;
+use clap::Args;
+use sansprop::cohort::Status;
+use sansprop::rule::Rule;
+use std::path::{Path, PathBuf};
+
+/// Train one network with one rule, as a config file says.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  sansprop train my.toml
+  sansprop train my.toml --set train.rule=fa --set network.width=128 --out runs/fa-128
+  sansprop train cifar.toml --set data.path=/data --set train.epochs=1
+
+The run folder receives config.toml, env.json, metrics.jsonl, initial.safetensors and final.safetensors.
+Ctrl-C stops after the current step and saves; a second Ctrl-C stops at once.
+Exit code: 0 completed, 1 failed, diverged or interrupted, 2 wrong usage.")]
+pub(crate) struct Arguments {
+    /// The config file; `sansprop config` prints one.
+    config: PathBuf,
+    /// Change a value of the config; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// The run folder itself; default: a folder named after the config, below `run.out`.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Replace a run that the folder holds.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = load(Some(&arguments.config), &arguments.overrides)?;
+    let machine = Machine::new(config.run.precision, config.run.threads)?;
+    let plan = Plan::new(config)?;
+    let rule = Rule::named(&plan.config.train.rule).expect("the config was checked");
+    let folder = match &arguments.out {
+        Some(path) => RunFolder::create(path, arguments.force)?,
+        None => run_folder(
+            &plan,
+            rule,
+            Path::new(&plan.config.run.out),
+            arguments.force,
+        )?,
+    };
+    let stop = stop_on_interrupt()?;
+    let results = machine.train(&plan, &[(rule, folder.clone())], &stop)?;
+    let table = rows_table(&plan, std::iter::once(&rule).zip(&results));
+    print(&format!(
+        "{}\n{table}\nseed {}, {}; written to {}\n",
+        plan.config.data.name,
+        plan.config.train.seed,
+        machine.describe(),
+        folder.path().display()
+    ))?;
+    match results[0].status {
+        Status::Diverged { epoch } => Err(Failure::Failed(format!(
+            "the run diverged in epoch {} (loss not finite); a smaller train.lr may help",
+            epoch + 1
+        ))),
+        Status::Interrupted => Err(Failure::Failed("interrupted".into())),
+        Status::Completed | Status::Running => Ok(()),
+    }
+}

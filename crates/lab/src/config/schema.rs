@@ -1,0 +1,362 @@
+//! The keys of a config file, their types and their defaults.
+
+use serde::{Deserialize, Serialize};
+
+/// Sections and keys, for unknown-key errors and suggestions.
+pub const SECTIONS: [(&str, &[&str]); 4] = [
+    (
+        "data",
+        &["name", "path", "train_points", "holdout", "evaluate"],
+    ),
+    (
+        "network",
+        &[
+            "kind",
+            "width",
+            "strides",
+            "depth",
+            "activation",
+            "norm",
+            "parameterization",
+        ],
+    ),
+    (
+        "train",
+        &[
+            "rule",
+            "optimizer",
+            "lr",
+            "batch",
+            "epochs",
+            "max_steps",
+            "seed",
+            "target_shift",
+        ],
+    ),
+    (
+        "run",
+        &["out", "threads", "precision", "log_steps", "eval_every"],
+    ),
+];
+
+/// What `data.evaluate` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evaluate {
+    /// On the first training images, held out (the published protocol).
+    Holdout,
+    /// On the official test images.
+    Test,
+}
+
+/// `network.kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// 3×3 convolutions, global average pool, head.
+    Conv,
+    /// Fully connected.
+    Dense,
+}
+
+/// `network.activation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// max(z, 0).
+    Relu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Error function.
+    Erf,
+    /// Identity.
+    Linear,
+}
+
+/// `network.norm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norm {
+    /// Per location and channel, over the batch.
+    Location,
+    /// Per channel, over batch and locations.
+    Channel,
+    /// None.
+    None,
+}
+
+/// `network.parameterization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parameterization {
+    /// Weights N(0, 1), forward pass divided by √fan_in.
+    Ntk,
+    /// Weights N(0, 1)/√fan_in.
+    Standard,
+}
+
+/// `train.optimizer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Plain gradient steps.
+    Sgd,
+    /// Adam in TensorFlow's form.
+    Adam,
+}
+
+/// `run.precision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floats, the fast kernels.
+    F32,
+    /// 64-bit floats, the naive reference: for checking, not for long runs.
+    F64,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Data {
+    /// Name of the set.
+    pub name: String,
+    /// Where it lies; none: `SANSPROP_DATA`, else `./data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Training samples used; 0 for all.
+    pub train_points: usize,
+    /// First training samples that are held out; none until the set is loaded: a tenth of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<usize>,
+    /// What is evaluated.
+    pub evaluate: Evaluate,
+}
+
+/// `[network]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Network {
+    /// Convolutional or dense.
+    pub kind: Kind,
+    /// Channels or units of every hidden layer.
+    pub width: usize,
+    /// Strides of the convolutions; none for dense nets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strides: Option<Vec<usize>>,
+    /// Hidden layers of a dense net; none for convolutional nets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// Activation of hidden layers.
+    pub activation: Activation,
+    /// Normalisation of hidden layers.
+    pub norm: Norm,
+    /// Scaling of weights.
+    pub parameterization: Parameterization,
+}
+
+/// `[train]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Train {
+    /// Name of the learning rule.
+    pub rule: String,
+    /// Optimiser.
+    pub optimizer: Optimizer,
+    /// Learning rate.
+    pub lr: f64,
+    /// Samples per minibatch.
+    pub batch: usize,
+    /// Passes over the training samples.
+    pub epochs: usize,
+    /// Stop after this many updates; 0 for no limit.
+    pub max_steps: u64,
+    /// Seed of weights and sample order.
+    pub seed: u32,
+    /// Subtracted from one-hot targets.
+    pub target_shift: f64,
+}
+
+/// `[run]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Run {
+    /// Folder that receives run folders.
+    pub out: String,
+    /// Threads; 0 for one per core.
+    pub threads: usize,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Whether every step is written to metrics.jsonl.
+    pub log_steps: bool,
+    /// Evaluate after every so many epochs.
+    pub eval_every: usize,
+}
+
+/// A complete config: every value decided.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// `[data]`.
+    pub data: Data,
+    /// `[network]`.
+    pub network: Network,
+    /// `[train]`.
+    pub train: Train,
+    /// `[run]`.
+    pub run: Run,
+}
+
+/// A config as written: every key may be absent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Written {
+    pub data: WrittenData,
+    pub network: WrittenNetwork,
+    pub train: WrittenTrain,
+    pub run: WrittenRun,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenData {
+    pub name: Option<String>,
+    pub path: Option<String>,
+    pub train_points: Option<usize>,
+    pub holdout: Option<usize>,
+    pub evaluate: Option<Evaluate>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenNetwork {
+    pub kind: Option<Kind>,
+    pub width: Option<usize>,
+    pub strides: Option<Vec<usize>>,
+    pub depth: Option<usize>,
+    pub activation: Option<Activation>,
+    pub norm: Option<Norm>,
+    pub parameterization: Option<Parameterization>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenTrain {
+    pub rule: Option<String>,
+    pub optimizer: Option<Optimizer>,
+    pub lr: Option<f64>,
+    pub batch: Option<usize>,
+    pub epochs: Option<usize>,
+    pub max_steps: Option<u64>,
+    pub seed: Option<u32>,
+    pub target_shift: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenRun {
+    pub out: Option<String>,
+    pub threads: Option<usize>,
+    pub precision: Option<Precision>,
+    pub log_steps: Option<bool>,
+    pub eval_every: Option<usize>,
+}
+
+/// What depends on the data set when a config does not say it.
+struct SetDefaults {
+    width: usize,
+    strides: &'static [usize],
+    epochs: usize,
+    lr: f64,
+    holdout: Option<usize>,
+}
+
+fn set_defaults(name: &str) -> SetDefaults {
+    match name {
+        "cifar-10" => SetDefaults {
+            width: 64,
+            strides: &[1, 1, 1, 2, 1, 2, 1],
+            epochs: 150,
+            lr: 1.0,
+            holdout: Some(5000),
+        },
+        "kmnist" | "fashion-mnist" | "mnist" => SetDefaults {
+            width: 64,
+            strides: &[1, 2, 2],
+            epochs: 100,
+            lr: 1.0,
+            holdout: Some(5000),
+        },
+        "digits" => SetDefaults {
+            width: 32,
+            strides: &[1, 2, 1],
+            epochs: 30,
+            lr: 1.0,
+            holdout: Some(297),
+        },
+        _ => SetDefaults {
+            width: 32,
+            strides: &[1, 2, 2],
+            epochs: 30,
+            lr: 1.0,
+            holdout: None,
+        },
+    }
+}
+
+impl Written {
+    /// Fills in what the user left open.
+    pub(super) fn with_defaults(self) -> Config {
+        let Self {
+            data,
+            network,
+            train,
+            run,
+        } = self;
+        let name = data.name.unwrap_or_else(|| "digits".into());
+        let defaults = set_defaults(&name);
+        let kind = network.kind.unwrap_or(if network.depth.is_some() {
+            Kind::Dense
+        } else {
+            Kind::Conv
+        });
+        let (strides, depth) = match kind {
+            Kind::Conv => (
+                Some(network.strides.unwrap_or_else(|| defaults.strides.to_vec())),
+                network.depth,
+            ),
+            Kind::Dense => (network.strides, Some(network.depth.unwrap_or(3))),
+        };
+        let rule = train.rule.unwrap_or_else(|| "align-ada".into());
+        Config {
+            data: Data {
+                name,
+                path: data.path,
+                train_points: data.train_points.unwrap_or(0),
+                holdout: data.holdout.or(defaults.holdout),
+                evaluate: data.evaluate.unwrap_or(Evaluate::Holdout),
+            },
+            network: Network {
+                kind,
+                width: network.width.unwrap_or(defaults.width),
+                strides,
+                depth,
+                activation: network.activation.unwrap_or(Activation::Relu),
+                norm: network.norm.unwrap_or(Norm::Location),
+                parameterization: network.parameterization.unwrap_or(Parameterization::Ntk),
+            },
+            train: Train {
+                rule,
+                optimizer: train.optimizer.unwrap_or(Optimizer::Sgd),
+                lr: train.lr.unwrap_or(defaults.lr),
+                batch: train.batch.unwrap_or(100),
+                epochs: train.epochs.unwrap_or(defaults.epochs),
+                max_steps: train.max_steps.unwrap_or(0),
+                seed: train.seed.unwrap_or(99),
+                target_shift: train.target_shift.unwrap_or(0.1),
+            },
+            run: Run {
+                out: run.out.unwrap_or_else(|| "runs".into()),
+                threads: run.threads.unwrap_or(0),
+                precision: run.precision.unwrap_or(Precision::F32),
+                log_steps: run.log_steps.unwrap_or(false),
+                eval_every: run.eval_every.unwrap_or(1),
+            },
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Seconds that each trial of a cohort would have taken alone.
+
+use std::time::Instant;
+
+/// Attributes the time between events to trials. Work that trials share (the minibatch, the initial network's
+/// pass) is counted in full for every trial that needs it, so that a trial's seconds do not depend on the
+/// company it keeps.
+pub struct Clock {
+    last: Instant,
+    epoch: Vec<f64>,
+    total: Vec<f64>,
+}
+
+impl Clock {
+    /// A clock for so many trials, running from now.
+    pub fn new(trials: usize) -> Self {
+        Self {
+            last: Instant::now(),
+            epoch: vec![0.0; trials],
+            total: vec![0.0; trials],
+        }
+    }
+
+    /// Ends a lap that is counted for the trials that `needed` names.
+    pub fn lap(&mut self, needed: impl Fn(usize) -> bool) {
+        let seconds = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        for trial in (0..self.epoch.len()).filter(|&t| needed(t)) {
+            self.epoch[trial] += seconds;
+            self.total[trial] += seconds;
+        }
+    }
+
+    /// Ends a lap that is counted for nobody: writing files, drawing bars.
+    pub fn skip(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// Seconds of a trial's epoch, which begins anew.
+    pub fn take_epoch(&mut self, trial: usize) -> f64 {
+        std::mem::take(&mut self.epoch[trial])
+    }
+
+    /// Seconds of a trial so far.
+    pub fn total(&self, trial: usize) -> f64 {
+        self.total[trial]
+    }
+}

@@ -1,0 +1,107 @@
+//! `metrics.jsonl`: one JSON object a line. Numbers that are not finite are written as `null`.
+
+use super::RunError;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// One update, with `log_steps`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename = "step")]
+pub struct StepLine {
+    /// Update, counted from 0.
+    pub step: u64,
+    /// Epoch, counted from 0.
+    pub epoch: usize,
+    /// Loss on the minibatch before the update.
+    pub loss: f64,
+    /// Share of hits on the minibatch before the update.
+    pub accuracy: f64,
+}
+
+/// One epoch.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename = "epoch")]
+pub struct EpochLine {
+    /// Epoch, counted from 0.
+    pub epoch: usize,
+    /// Mean loss over the epoch's minibatches, each before its update.
+    pub train_loss: f64,
+    /// Share of hits over the same.
+    pub train_accuracy: f64,
+    /// Loss on the evaluated samples after the epoch; `null` where `eval_every` skips it.
+    pub eval_loss: Option<f64>,
+    /// Share of hits on them.
+    pub eval_accuracy: Option<f64>,
+    /// Seconds of training and evaluation, as if the trial ran alone.
+    pub seconds: f64,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename = "end")]
+pub struct EndLine {
+    /// `completed`, `diverged` or `interrupted`.
+    pub status: &'static str,
+    /// Best accuracy on the evaluated samples over epochs.
+    pub best_eval_accuracy: Option<f64>,
+    /// The first epoch that reached it.
+    pub best_epoch: Option<usize>,
+    /// The epoch in which a loss was not finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diverged_epoch: Option<usize>,
+    /// Updates done.
+    pub steps: u64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+/// An open `metrics.jsonl`.
+pub struct MetricsFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl MetricsFile {
+    /// Starts a new file.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn create(path: PathBuf) -> Result<Self, RunError> {
+        match File::create(&path) {
+            Ok(file) => Ok(Self {
+                path,
+                file: BufWriter::new(file),
+            }),
+            Err(source) => Err(RunError::Write { path, source }),
+        }
+    }
+
+    /// Adds a line; it may stay in memory until [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The line cannot be written.
+    pub fn add(&mut self, line: &impl Serialize) -> Result<(), RunError> {
+        let mut text = serde_json::to_vec(line).expect("plain strings and numbers");
+        text.push(b'\n');
+        let result = self.file.write_all(&text);
+        self.check(result)
+    }
+
+    /// Brings all lines to the file.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn flush(&mut self) -> Result<(), RunError> {
+        let result = self.file.flush();
+        self.check(result)
+    }
+
+    fn check(&self, result: std::io::Result<()>) -> Result<(), RunError> {
+        result.map_err(|source| RunError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,225 @@
+//! The observer of every run: metrics, final weights, seconds, progress, and the wish to stop.
+
+use super::{Clock, EndLine, EpochLine, MetricsFile, RunError, RunFolder, StepLine};
+use crate::progress::{Progress, Update};
+use sansprop::cohort::{Cohort, Status};
+use sansprop::rule::Rule;
+use sansprop::train::{Event, Observer, Score};
+use sansprop_kernels::Backend;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How a trial went.
+#[derive(Clone, Debug)]
+pub struct TrialResult {
+    /// How it ended.
+    pub status: Status,
+    /// Best accuracy on the evaluated samples, and the first epoch that reached it.
+    pub best: Option<(f64, usize)>,
+    /// The last evaluation.
+    pub last: Option<Score>,
+    /// The last epoch's mean training loss and accuracy.
+    pub train: Option<Score>,
+    /// Seconds, as if the trial ran alone.
+    pub seconds: f64,
+    /// Updates done.
+    pub steps: u64,
+}
+
+/// One trial's files and what is known of it so far.
+pub struct TrialRecord {
+    rule: Rule,
+    folder: RunFolder,
+    metrics: MetricsFile,
+    result: TrialResult,
+}
+
+impl TrialRecord {
+    /// Opens the metrics file of a trial.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn new(rule: Rule, folder: RunFolder) -> Result<Self, RunError> {
+        let metrics = MetricsFile::create(folder.file("metrics.jsonl"))?;
+        Ok(Self {
+            rule,
+            folder,
+            metrics,
+            result: TrialResult {
+                status: Status::Running,
+                best: None,
+                last: None,
+                train: None,
+                seconds: 0.0,
+                steps: 0,
+            },
+        })
+    }
+}
+
+/// Records the trials of one cohort.
+pub struct Recorder {
+    trials: Vec<TrialRecord>,
+    clock: Clock,
+    progress: Progress,
+    log_steps: bool,
+    stop: Arc<AtomicBool>,
+    error: Option<RunError>,
+}
+
+impl Recorder {
+    /// Records `trials`; training stops when `stop` becomes true.
+    pub fn new(
+        trials: Vec<TrialRecord>,
+        progress: Progress,
+        log_steps: bool,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            clock: Clock::new(trials.len()),
+            trials,
+            progress,
+            log_steps,
+            stop,
+            error: None,
+        }
+    }
+
+    /// The trials' results once training is over.
+    ///
+    /// # Errors
+    /// A file could not be written; training stopped there.
+    pub fn finish(self) -> Result<Vec<TrialResult>, RunError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.trials.into_iter().map(|t| t.result).collect()),
+        }
+    }
+
+    fn record<B: Backend>(
+        &mut self,
+        event: &Event,
+        cohort: &Cohort<'_, B>,
+    ) -> Result<(), RunError> {
+        match *event {
+            Event::EpochStarted { .. } => self.clock.skip(),
+            Event::Loaded => self.clock.lap(|_| true),
+            Event::InitialPass => {
+                let trials = &self.trials;
+                self.clock.lap(|t| trials[t].rule.needs_initial_pass());
+            }
+            Event::Step {
+                trial,
+                epoch,
+                step,
+                score,
+            } => {
+                self.clock.lap(|t| t == trial);
+                let record = &mut self.trials[trial];
+                record.result.steps = cohort.trials()[trial].steps();
+                if self.log_steps {
+                    record.metrics.add(&StepLine {
+                        step,
+                        epoch,
+                        loss: score.loss,
+                        accuracy: score.accuracy,
+                    })?;
+                }
+                self.progress.step(trial);
+                self.clock.skip();
+            }
+            Event::Evaluated { trial } => self.clock.lap(|t| t == trial),
+            Event::EpochEnded {
+                trial,
+                epoch,
+                train,
+                evaluation,
+            } => {
+                let seconds = self.clock.take_epoch(trial);
+                let record = &mut self.trials[trial];
+                record.metrics.add(&EpochLine {
+                    epoch,
+                    train_loss: train.loss,
+                    train_accuracy: train.accuracy,
+                    eval_loss: evaluation.map(|e| e.loss),
+                    eval_accuracy: evaluation.map(|e| e.accuracy),
+                    seconds,
+                })?;
+                record.metrics.flush()?;
+                let result = &mut record.result;
+                result.train = Some(train);
+                if let Some(score) = evaluation {
+                    result.last = Some(score);
+                    if score.loss.is_finite()
+                        && result.best.is_none_or(|(best, _)| score.accuracy > best)
+                    {
+                        result.best = Some((score.accuracy, epoch));
+                    }
+                }
+                self.progress.epoch(&Update {
+                    trial,
+                    epoch,
+                    train,
+                    evaluation,
+                });
+                self.clock.skip();
+            }
+            Event::Ended { trial } => self.end(trial, cohort)?,
+        }
+        Ok(())
+    }
+
+    fn end<B: Backend>(&mut self, trial: usize, cohort: &Cohort<'_, B>) -> Result<(), RunError> {
+        let seconds = self.clock.total(trial);
+        let record = &mut self.trials[trial];
+        let status = cohort.trials()[trial].status();
+        record.result.status = status;
+        record.result.seconds = seconds;
+        let steps = cohort.trials()[trial].steps();
+        record
+            .folder
+            .save("final.safetensors", &cohort.tensors(trial), steps)?;
+        record.metrics.add(&EndLine {
+            status: status_name(status),
+            best_eval_accuracy: record.result.best.map(|(accuracy, _)| accuracy),
+            best_epoch: record.result.best.map(|(_, epoch)| epoch),
+            diverged_epoch: match status {
+                Status::Diverged { epoch } => Some(epoch),
+                _ => None,
+            },
+            steps,
+            seconds,
+        })?;
+        record.metrics.flush()?;
+        self.progress.end(trial, status);
+        self.clock.skip();
+        Ok(())
+    }
+}
+
+/// A status in one word.
+pub fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Running => "running",
+        Status::Completed => "completed",
+        Status::Diverged { .. } => "diverged",
+        Status::Interrupted => "interrupted",
+    }
+}
+
+impl<B: Backend> Observer<B> for Recorder {
+    fn observe(&mut self, event: &Event, cohort: &Cohort<'_, B>) -> ControlFlow<()> {
+        if self.error.is_some() {
+            return ControlFlow::Break(());
+        }
+        if let Err(error) = self.record(event, cohort) {
+            self.error = Some(error);
+            return ControlFlow::Break(());
+        }
+        if self.stop.load(Ordering::Relaxed) && !matches!(event, Event::Ended { .. }) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
