@@ -1,6 +1,6 @@
 """Second derivations of the rules, only to check learning_rules.py against.
 
-`sweep` is SEMANTICS 2 read line by line: feedback weights, slopes of the path, local factors. It uses
+`sweep` is the table of docs/rules.md read line by line: feedback weights, slopes of the path, local factors. It uses
 closed-form norm Jacobians and slopes, and windows cut out by index instead of torch's convolution.
 `port_perturbation` gets align-ada's signals as derivatives by perturbations of the initial network's ports.
 """

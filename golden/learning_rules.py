@@ -1,4 +1,4 @@
-"""The eight learning rules of SEMANTICS 2, each stated as a scalar that autograd differentiates.
+"""The eight learning rules of docs/rules.md, each stated as a scalar that autograd differentiates.
 
 A term `value - value.detach()` is zero and carries a gradient: it routes a signal without
 changing the forward pass. No rule here is written as a backward sweep (independent_rules.py has those).

@@ -1,4 +1,4 @@
-"""Networks of SEMANTICS 1 in float64, and their initialisation (SEMANTICS 5)."""
+"""Networks of docs/notation.md in float64, and their initialisation."""
 
 from dataclasses import dataclass, field
 
@@ -49,7 +49,7 @@ def single(values):
 
 
 def draw(case, rule):
-    """Initialisation in the order of SEMANTICS 5."""
+    """Initialisation in the order of docs/notation.md (Draws)."""
     stream = np.random.RandomState(case.seed)
 
     def weight(layer):

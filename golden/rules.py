@@ -54,7 +54,7 @@ def train(case, rule):
 
 
 def check_identities(case, drawn, now):
-    """SEMANTICS 2's identities, with `now` some steps away from the start."""
+    """The identities of docs/rules.md, with `now` some steps away from the start."""
     batch = cases.minibatches(case)[0]
     x, y = cases.inputs(case)[batch], cases.targets()[batch]
     e = net.error(net.output(case, now, x), y)

@@ -33,7 +33,7 @@ def minibatch():
 
 
 def initial_weights(width):
-    """Weights in PyTorch's [out, in, kh, kw] order, drawn as SEMANTICS has them."""
+    """Weights in PyTorch's [out, in, kh, kw] order, drawn as docs/notation.md (Draws) has them."""
     random = np.random.RandomState(99)
     weights, channels = [], 3
     for _ in STRIDES:

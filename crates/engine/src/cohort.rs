@@ -140,7 +140,7 @@ struct Room<B: Backend> {
 impl<'b, B: Backend> Cohort<'b, B> {
     /// Draws every trial's initial state from `seed` and makes room for minibatches of up to `batch` samples.
     ///
-    /// `target_shift` is subtracted from the one-hot targets (SEMANTICS 1: 0.1).
+    /// `target_shift` is subtracted from the one-hot targets (the paper's: 0.1).
     pub fn new(
         backend: &'b B,
         network: Network,
@@ -153,6 +153,13 @@ impl<'b, B: Backend> Cohort<'b, B> {
             .iter()
             .map(|&spec| Trial::new(backend, &network, seed, spec))
             .collect();
+        // One W⁽⁰⁾ serves all trials that look at it, which holds only if they start from the same draw.
+        for TrialSpec { rule, .. } in specs {
+            assert!(
+                !rule.needs_initial_weights() || FeedbackDraw::of(rule) == FeedbackDraw::None,
+                "{rule} looks at W⁽⁰⁾ and draws feedback weights between the layers'"
+            );
+        }
         let needs = |f: fn(&Rule) -> bool| specs.iter().any(|spec| f(&spec.rule));
         let initial_weights = needs(Rule::needs_initial_weights).then(|| {
             let drawn = draw(&network, seed, FeedbackDraw::None);

@@ -1,4 +1,4 @@
-//! Initial weights and feedback weights, drawn as the published runs draw them (SEMANTICS 5).
+//! Initial weights and feedback weights, drawn as the published runs draw them (docs/notation.md, Draws).
 
 use crate::network::{Network, Parameterization};
 use crate::rng::LegacyRandom;
@@ -35,7 +35,11 @@ impl FeedbackDraw {
                 weights: FeedbackWeights::Random,
                 ..
             } => Self::Random,
-            Feedback::Chain { .. } | Feedback::Off => Self::None,
+            Feedback::Chain {
+                weights: FeedbackWeights::Current | FeedbackWeights::Initial | FeedbackWeights::Sign,
+                ..
+            }
+            | Feedback::Off => Self::None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One update direction: the error goes down the feedback path of a rule and meets the local factors.
 //!
 //! There is no autodiff tape: these few lines are the backward pass of every rule. The signal travels from
-//! port to port (SEMANTICS 2): the ports are the normalised pre-activations z_1 … z_L, the pooled activation
+//! port to port (docs/notation.md, Ports): the ports are the normalised pre-activations z_1 … z_L, the pooled activation
 //! and the output f.
 
 use crate::network::Network;

@@ -6,6 +6,7 @@
 //! [`sansprop_kernels::Backend`], the machine.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod cohort;
 pub mod images;
 pub mod init;

@@ -1,4 +1,4 @@
-//! Which samples train and which are held out (SEMANTICS 4).
+//! Which samples train and which are held out (docs/notation.md, Splits).
 
 use crate::images::Images;
 use std::ops::Range;
@@ -151,7 +151,7 @@ mod tests {
         Images::new(shape, 1, pixels, vec![0; samples]).expect("a valid set")
     }
 
-    /// Oracle: SEMANTICS 4, worked by hand for the points of Table 9.
+    /// Oracle: the published rule (docs/design.md), worked by hand for the points of Table 9.
     #[test]
     fn small_sets() {
         let size = |n| minibatch_size(100, n, true);

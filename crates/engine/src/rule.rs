@@ -1,4 +1,4 @@
-//! The learning rules: rows of one table (SEMANTICS 2).
+//! The learning rules: rows of one table (docs/rules.md).
 //!
 //! A rule says which feedback signal meets which local factor: the feedback path's weights, the network at
 //! which the path's slopes (σ′ and norm) are taken, and the network that the local factors (normᵀ and the

@@ -3,7 +3,7 @@
 use crate::Wiring;
 use std::sync::Arc;
 
-/// Added to the variance before its square root is taken (SEMANTICS: `z = (pre − mean)/√(var + 1e-6)`).
+/// Added to the variance before its square root is taken (`z = (pre − mean)/√(var + 1e-6)`).
 pub const NORM_EPSILON: f64 = 1e-6;
 
 /// The activation function σ.

@@ -1,7 +1,7 @@
 //! `sansprop compare`.
 
 use crate::cli::{Failure, print};
-use crate::config::{Plan, load, unknown_rule};
+use crate::config::{Evaluate, Plan, load, unknown_rule};
 use crate::data;
 use crate::machine::{Machine, run_folder, stop_on_interrupt};
 use crate::run::{RunFolder, TrialResult, status_name, write_whole};
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "RULE,…")]
     rules: Vec<String>,
     /// Widths to compare.
-    #[arg(long, value_delimiter = ',', value_name = "W,…", default_values_t = [8, 32])]
+    #[arg(long, value_delimiter = ',', value_name = "W,…", default_values_t = [16, 64])]
     widths: Vec<usize>,
     /// Learning rate.
     #[arg(long)]
@@ -144,49 +144,59 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )?;
     }
 
-    let mut text = String::new();
-    for (plan, trials, results) in &done {
-        let rows = trials.iter().map(|(rule, _)| rule).zip(results);
-        text += &format!("{}\n{}\n", head(plan), rows_table(plan, rows));
-    }
-    text += &format!(
-        "seed {}, {}; runs and summary.csv in {}\n",
-        plans[0].config.train.seed,
-        machine.describe(),
+    let rows = done.iter().flat_map(|(plan, trials, results)| {
+        let rules = trials.iter().map(|(rule, _)| *rule);
+        rules
+            .zip(results)
+            .map(move |(rule, result)| (*plan, rule, result))
+    });
+    print(&format!(
+        "{}\n{}\n{}; runs and summary.csv in {}\n",
+        head(&plans[0]),
+        rows_table(rows),
+        foot(&plans[0], &machine),
         arguments.out.display()
-    );
-    print(&text)?;
+    ))?;
     if stop.load(Ordering::Relaxed) {
         return Err(Failure::Failed("interrupted".into()));
     }
     Ok(())
 }
 
-fn head(plan: &Plan) -> String {
+/// What all rows have in common, before the table.
+pub(crate) fn head(plan: &Plan) -> String {
     let config = &plan.config;
+    let train = &config.train;
+    let evaluated = match config.data.evaluate {
+        Evaluate::Holdout => "held-out",
+        Evaluate::Test => "test",
+    };
     format!(
-        "{}, width {}, {} parameters: {} training samples, batch {}, lr {}, {} epochs",
+        "{}: {} training samples, batch {}, {} lr {}, {} epochs; accuracy on {evaluated} samples",
         config.data.name,
-        config.network.width,
-        plan.network.parameters(),
         config.data.train_points,
-        config.train.batch,
-        config.train.lr,
-        config.train.epochs,
+        train.batch,
+        plan.trial(RULES[0]).optimizer.name(),
+        train.lr,
+        train.epochs,
     )
 }
 
-/// One row a trial: accuracies on the evaluated samples, losses, seconds.
+/// What the numbers were made with, after the table.
+pub(crate) fn foot(plan: &Plan, machine: &Machine) -> String {
+    format!("seed {}, {}", plan.config.train.seed, machine.describe())
+}
+
+/// One row a trial: accuracies on the evaluated samples, losses, seconds, parameters.
 pub(crate) fn rows_table<'a>(
-    plan: &Plan,
-    trials: impl Iterator<Item = (&'a Rule, &'a TrialResult)>,
+    trials: impl Iterator<Item = (&'a Plan, Rule, &'a TrialResult)>,
 ) -> Table {
     let mut table = table(
         &[
             "rule",
             "width",
-            "best",
-            "at epoch",
+            "parameters",
+            "best (epoch)",
             "final",
             "eval loss",
             "train loss",
@@ -195,19 +205,20 @@ pub(crate) fn rows_table<'a>(
         ],
         1,
     );
-    for (rule, result) in trials {
+    for (plan, rule, result) in trials {
         let status = match result.status {
             Status::Diverged { epoch } => format!("diverged in epoch {}", epoch + 1),
             status => status_name(status).into(),
         };
         let number = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.5}"));
+        let best = result.best.map_or("–".into(), |(accuracy, epoch)| {
+            format!("{} ({})", percent(Some(accuracy)), epoch + 1)
+        });
         table.add_row([
             rule.name.to_string(),
             plan.config.network.width.to_string(),
-            percent(result.best.map(|(accuracy, _)| accuracy)),
-            result
-                .best
-                .map_or("–".into(), |(_, epoch)| (epoch + 1).to_string()),
+            plan.network.parameters().to_string(),
+            best,
             percent(result.last.map(|score| score.accuracy)),
             number(result.last.map(|score| score.loss)),
             number(result.train.map(|score| score.loss)),

@@ -1,7 +1,7 @@
 //! `sansprop train`.
 
 use crate::cli::{Failure, print};
-use crate::command::compare::rows_table;
+use crate::command::compare::{foot, head, rows_table};
 use crate::config::{Plan, load};
 use crate::machine::{Machine, run_folder, stop_on_interrupt};
 use crate::run::RunFolder;
@@ -50,12 +50,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let stop = stop_on_interrupt()?;
     let results = machine.train(&plan, &[(rule, folder.clone())], &stop)?;
-    let table = rows_table(&plan, std::iter::once(&rule).zip(&results));
     print(&format!(
-        "{}\n{table}\nseed {}, {}; written to {}\n",
-        plan.config.data.name,
-        plan.config.train.seed,
-        machine.describe(),
+        "{}\n{}\n{}; written to {}\n",
+        head(&plan),
+        rows_table(std::iter::once((&plan, rule, &results[0]))),
+        foot(&plan, &machine),
         folder.path().display()
     ))?;
     match results[0].status {

@@ -210,7 +210,14 @@ fn typed(table: Table, origin: &str) -> Result<Written, ConfigError> {
         ConfigError::Type {
             origin: origin.into(),
             key,
-            message: e.into_inner().to_string().trim().to_owned(),
+            // The parser repeats the key on a second line.
+            message: e
+                .into_inner()
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
         }
     })
 }
@@ -241,8 +248,8 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if !data::names().any(|name| name == data.name) {
         let names: Vec<_> = data::names().collect();
         let near = nearest(&data.name, data::names());
-        let hint = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-        let expected = format!("no such data set{hint} There are {}", names.join(", "));
+        let hint = near.map_or(String::new(), |n| format!(", did you mean `{n}`?"));
+        let expected = format!("no such data set{hint} (there are {})", names.join(", "));
         return Err(value("data.name", data.name.clone(), &expected));
     }
     if Rule::named(&train.rule).is_none() {
@@ -264,28 +271,15 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
             "must be a finite number",
         ));
     }
-    match network.kind {
-        Kind::Conv => {
-            if network.strides.iter().flatten().any(|&stride| stride == 0) {
-                let strides = format!("{:?}", network.strides.as_deref().unwrap_or_default());
-                return Err(value(
-                    "network.strides",
-                    strides,
-                    "every stride must be at least 1",
-                ));
-            }
-            if let Some(depth) = network.depth {
-                let expected = "a conv net has as many layers as `network.strides`; depth is for kind = \"dense\"";
-                return Err(value("network.depth", depth.to_string(), expected));
-            }
-        }
-        Kind::Dense => {
-            if let Some(strides) = &network.strides {
-                let expected =
-                    "strides are for kind = \"conv\"; a dense net has `network.depth` layers";
-                return Err(value("network.strides", format!("{strides:?}"), expected));
-            }
-        }
+    if network.strides.iter().flatten().any(|&stride| stride == 0) {
+        let strides = format!("{:?}", network.strides.as_deref().unwrap_or_default());
+        let expected = "every stride must be at least 1";
+        return Err(value("network.strides", strides, expected));
+    }
+    if let (Kind::Conv, Some(depth)) = (network.kind, network.depth) {
+        let expected =
+            "a conv net has one layer for each of `network.strides`; depth is for kind = \"dense\"";
+        return Err(value("network.depth", depth.to_string(), expected));
     }
     Ok(())
 }
@@ -294,6 +288,6 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
 pub(crate) fn unknown_rule(name: &str) -> String {
     let names: Vec<_> = RULES.iter().map(|rule| rule.name).collect();
     let near = nearest(name, names.iter().copied());
-    let hint = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-    format!("no such rule{hint} There are {}", names.join(", "))
+    let hint = near.map_or(String::new(), |n| format!(", did you mean `{n}`?"));
+    format!("no such rule{hint} (there are {})", names.join(", "))
 }

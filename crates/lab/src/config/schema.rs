@@ -286,7 +286,7 @@ fn set_defaults(name: &str) -> SetDefaults {
             width: 32,
             strides: &[1, 2, 1],
             epochs: 30,
-            lr: 1.0,
+            lr: 5.0,
             holdout: Some(297),
         },
         _ => SetDefaults {
@@ -310,17 +310,15 @@ impl Written {
         } = self;
         let name = data.name.unwrap_or_else(|| "digits".into());
         let defaults = set_defaults(&name);
-        let kind = network.kind.unwrap_or(if network.depth.is_some() {
-            Kind::Dense
-        } else {
-            Kind::Conv
-        });
+        let kind = network.kind.unwrap_or(Kind::Conv);
+        // A dense net has no use for strides: a config for both kinds may hold them. A depth on a conv net is
+        // kept, to be refused: whoever wrote it expects another network.
         let (strides, depth) = match kind {
             Kind::Conv => (
                 Some(network.strides.unwrap_or_else(|| defaults.strides.to_vec())),
                 network.depth,
             ),
-            Kind::Dense => (network.strides, Some(network.depth.unwrap_or(3))),
+            Kind::Dense => (None, Some(network.depth.unwrap_or(3))),
         };
         let rule = train.rule.unwrap_or_else(|| "align-ada".into());
         Config {

@@ -1,0 +1,604 @@
+//! Everything that a user can run, run through the binary at tiny size.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+fn sansprop(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sansprop"));
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    sansprop(folder, arguments)
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs and demands an exit code; returns standard output and standard error.
+#[track_caller]
+fn expect(folder: &Path, arguments: &[&str], code: i32) -> (String, String) {
+    let output = run(folder, arguments);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{arguments:?}\n{out}\n{err}"
+    );
+    (out, err)
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn write(folder: &Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, content).expect("a writable folder");
+    path
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    fs::read_to_string(run.join("metrics.jsonl"))
+        .expect("a metrics file")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON object"))
+        .collect()
+}
+
+fn read(path: PathBuf) -> Vec<u8> {
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The one folder below `folder` whose name contains `part`.
+fn folder_named(folder: &Path, part: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.to_string_lossy().contains(part))
+        .collect();
+    assert_eq!(found.len(), 1, "folders with {part}: {found:?}");
+    found.remove(0)
+}
+
+const SMALL: &str = "[network]\nwidth = 5\n[train]\nepochs = 2\nrule = \"align-ada\"\n";
+
+#[test]
+fn compare_prints_and_writes_every_trial() {
+    let folder = temporary();
+    let (out, err) = expect(
+        folder.path(),
+        &[
+            "compare",
+            "--widths",
+            "3,4",
+            "--epochs",
+            "1",
+            "--set",
+            "data.train_points=200",
+        ],
+        0,
+    );
+    let rules = [
+        "normal",
+        "last-layer",
+        "fa",
+        "dfa",
+        "sign-symmetry",
+        "align-ada",
+        "align-zero",
+        "align-prop",
+    ];
+    for rule in rules {
+        assert_eq!(out.matches(&format!("│ {rule} ")).count(), 2, "{out}");
+        assert!(err.contains(&format!("{rule} w3 epoch 1/1")), "{err}");
+    }
+    assert!(out.contains("seed 99") && out.contains("f32"), "{out}");
+    let runs = folder.path().join("runs");
+    let mut summary = csv::Reader::from_path(runs.join("summary.csv")).expect("a summary");
+    let rows: Vec<csv::StringRecord> = summary.records().map(|r| r.expect("a row")).collect();
+    assert_eq!(rows.len(), 16);
+    let head = summary.headers().expect("a head").clone();
+    let column = |name: &str| head.iter().position(|h| h == name).expect("a column");
+    for row in &rows {
+        assert_eq!(&row[column("status")], "completed");
+        let run = runs.join(&row[column("run")]);
+        for file in [
+            "config.toml",
+            "env.json",
+            "initial.safetensors",
+            "final.safetensors",
+        ] {
+            assert!(run.join(file).is_file(), "{file} of {}", run.display());
+        }
+        let best: f64 = row[column("best_eval_accuracy")].parse().expect("a number");
+        let end = metrics(&run).pop().expect("lines");
+        assert_eq!(end["event"], "end");
+        assert_eq!(end["best_eval_accuracy"].as_f64(), Some(best));
+    }
+    // A second run of the same comparison replaces the first and gives the same accuracies.
+    let before = read(folder_named(&runs, "w4-align-ada").join("final.safetensors"));
+    expect(
+        folder.path(),
+        &[
+            "compare",
+            "--widths",
+            "4",
+            "--epochs",
+            "1",
+            "--rules",
+            "align-ada",
+            "--set",
+            "data.train_points=200",
+        ],
+        0,
+    );
+    assert_eq!(
+        before,
+        read(folder_named(&runs, "w4-align-ada").join("final.safetensors"))
+    );
+}
+
+#[test]
+fn train_writes_metrics_as_documented() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    expect(
+        folder.path(),
+        &[
+            "train",
+            "c.toml",
+            "--out",
+            "run",
+            "--set",
+            "run.log_steps=true",
+        ],
+        0,
+    );
+    let run = folder.path().join("run");
+    let lines = metrics(&run);
+    let of = |event: &str| {
+        lines
+            .iter()
+            .filter(|l| l["event"] == event)
+            .collect::<Vec<_>>()
+    };
+    let steps = of("step");
+    assert_eq!(steps.len(), 30);
+    for (i, step) in steps.iter().enumerate() {
+        assert_eq!(step["step"], i);
+        assert_eq!(step["epoch"], i / 15);
+        assert!(step["loss"].as_f64().expect("a loss") > 0.0);
+        assert!(step["accuracy"].is_f64());
+    }
+    let epochs = of("epoch");
+    assert_eq!(epochs.len(), 2);
+    let mean = |epoch: usize| {
+        steps[15 * epoch..][..15]
+            .iter()
+            .map(|s| s["loss"].as_f64().expect("a loss"))
+            .sum::<f64>()
+            / 15.0
+    };
+    for (i, epoch) in epochs.iter().enumerate() {
+        assert_eq!(epoch["epoch"], i);
+        let train_loss = epoch["train_loss"].as_f64().expect("a loss");
+        assert!((train_loss - mean(i)).abs() < 1e-12);
+        for key in ["train_accuracy", "eval_loss", "eval_accuracy", "seconds"] {
+            assert!(epoch[key].is_f64(), "{key}");
+        }
+    }
+    let end = lines.last().expect("lines");
+    assert_eq!(
+        (&end["event"], &end["status"]),
+        (&"end".into(), &"completed".into())
+    );
+    let best = epochs
+        .iter()
+        .map(|e| e["eval_accuracy"].as_f64().expect("accuracy"))
+        .fold(0.0, f64::max);
+    assert_eq!(end["best_eval_accuracy"].as_f64(), Some(best));
+
+    let bytes = read(run.join("final.safetensors"));
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let shape = |name: &str| tensors.tensor(name).expect(name).shape().to_vec();
+    assert_eq!(shape("layers.0.weight"), [3, 3, 1, 5]);
+    assert_eq!(shape("layers.2.bias"), [5]);
+    assert_eq!(shape("layers.3.weight"), [5, 10]);
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).expect("a head");
+    assert_eq!(
+        metadata.metadata().as_ref().expect("metadata")["step"],
+        "30"
+    );
+    let environment: Value = serde_json::from_slice(&read(run.join("env.json"))).expect("JSON");
+    assert_eq!(environment["precision"], "f32");
+    assert!(environment["started"].is_string() && environment["version"].is_string());
+}
+
+/// Oracle: bitwise equality of the final weights.
+#[test]
+fn neither_threads_nor_company_nor_a_resolved_config_change_a_bit() {
+    let folder = temporary();
+    let path = folder.path();
+    write(path, "c.toml", SMALL);
+    for rule in ["align-ada", "fa", "dfa"] {
+        let rule_option = format!("train.rule={rule}");
+        let train = |config: &str, out: &str, more: &[&str]| {
+            let mut arguments = vec!["train", config, "--out", out, "--set", &rule_option];
+            arguments.extend(more);
+            expect(path, &arguments, 0);
+            read(path.join(out).join("final.safetensors"))
+        };
+        let alone = train("c.toml", &format!("{rule}-1"), &["--set", "run.threads=1"]);
+        let threads = train("c.toml", &format!("{rule}-3"), &["--set", "run.threads=3"]);
+        assert_eq!(alone, threads, "{rule}: threads");
+        let resolved = train(
+            &format!("{rule}-1/config.toml"),
+            &format!("{rule}-again"),
+            &[],
+        );
+        assert_eq!(alone, resolved, "{rule}: resolved config");
+        expect(path, &["compare", "--widths", "5", "--epochs", "2"], 0);
+        let company = folder_named(&path.join("runs"), &format!("w5-{rule}"));
+        assert_eq!(
+            alone,
+            read(company.join("final.safetensors")),
+            "{rule}: company"
+        );
+        fs::remove_dir_all(path.join("runs")).expect("a removable folder");
+    }
+}
+
+#[test]
+fn feedback_weights_are_saved_in_their_documented_shapes() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    for (rule, name, shape) in [
+        ("fa", "feedback.3.weight", vec![5, 10]),
+        ("fa", "feedback.0.weight", vec![3, 3, 1, 5]),
+        ("dfa", "feedback.1.weight", vec![4, 4, 10, 5]),
+    ] {
+        let rule = format!("train.rule={rule}");
+        let arguments = [
+            "train",
+            "c.toml",
+            "--out",
+            "r",
+            "--force",
+            "--set",
+            &rule,
+            "--set",
+            "train.max_steps=1",
+        ];
+        expect(folder.path(), &arguments, 0);
+        let bytes = read(folder.path().join("r/final.safetensors"));
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        assert_eq!(tensors.tensor(name).expect(name).shape(), shape);
+    }
+}
+
+#[test]
+fn the_printed_config_is_the_default_for_every_set() {
+    let folder = temporary();
+    for name in sansprop_lab::data::names() {
+        let (out, _) = expect(folder.path(), &["config", "--data", name], 0);
+        let path = write(folder.path(), "printed.toml", &out);
+        let printed = sansprop_lab::config::load(Some(&path), &[]).expect("a valid config");
+        let defaults = sansprop_lab::config::load(None, &[format!("data.name={name}")]);
+        assert_eq!(printed, defaults.expect("valid defaults"), "{name}");
+        for (section, keys) in sansprop_lab::config::SECTIONS {
+            assert!(out.contains(&format!("[{section}]")));
+            for key in keys {
+                assert!(
+                    out.contains(&format!("\n{key} =")) || out.contains(&format!("\n# {key} =")),
+                    "{key}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    write(folder.path(), "typo.toml", "[train]\nlearning_rate = 1\n");
+    write(folder.path(), "section.toml", "[trian]\nlr = 1\n");
+    write(folder.path(), "broken.toml", "[train\n");
+    let set = |value| vec!["train", "c.toml", "--set", value];
+    for (arguments, words) in [
+        (vec!["compere"], "compare"),
+        (vec!["train"], "<CONFIG>"),
+        (vec!["train", "none.toml"], "none.toml"),
+        (vec!["train", "typo.toml"], "train.learning_rate"),
+        (vec!["train", "section.toml"], "did you mean `train`"),
+        (vec!["train", "broken.toml"], "broken.toml"),
+        (vec!["train", "c.toml", "--bogus"], "--bogus"),
+        (set("train.lrr=1"), "did you mean `train.lr`"),
+        (set("lr=1"), "did you mean `train.lr`"),
+        (set("train.lr"), "section.key=value"),
+        (set("train.lr=fast"), "train.lr"),
+        (set("train.lr=-1"), "at least 0"),
+        (set("train.rule=align-adda"), "did you mean `align-ada`"),
+        (set("network.width=0"), "at least 1"),
+        (set("network.norm=batch"), "location"),
+        (set("network.depth=3"), "dense"),
+        (set("network.strides=[1,0]"), "at least 1"),
+        (set("data.name=digit"), "did you mean `digits`"),
+        (set("data.evaluate=test"), "no test images"),
+        (set("data.train_points=5000"), "1500"),
+        (set("data.holdout=1797"), "holdout"),
+        (vec!["compare", "--rules", "fb"], "fa"),
+        (vec!["compare", "--widths", "x"], "--widths"),
+        (vec!["data", "verify", "cifar"], "cifar-10"),
+    ] {
+        let (_, err) = expect(folder.path(), &arguments, 2);
+        assert!(
+            err.contains(words),
+            "{arguments:?} does not say {words:?}:\n{err}"
+        );
+    }
+    assert!(!folder.path().join("runs").exists(), "nothing was started");
+}
+
+#[test]
+fn what_cannot_be_read_or_written_exits_with_1() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    write(folder.path(), "file", "in the way");
+    let (_, err) = expect(
+        folder.path(),
+        &[
+            "train",
+            "c.toml",
+            "--set",
+            "data.name=cifar-10",
+            "--set",
+            "data.path=none",
+        ],
+        1,
+    );
+    assert!(
+        err.contains("data_batch_1.bin") && err.contains("cs.toronto.edu"),
+        "{err}"
+    );
+    let (_, err) = expect(folder.path(), &["train", "c.toml", "--out", "file/run"], 1);
+    assert!(err.contains("file/run"), "{err}");
+    fs::create_dir(folder.path().join("mine")).expect("a folder");
+    write(&folder.path().join("mine"), "thesis.tex", "precious");
+    let (_, err) = expect(
+        folder.path(),
+        &["train", "c.toml", "--out", "mine", "--force"],
+        1,
+    );
+    assert!(err.contains("no sansprop run"), "{err}");
+    assert_eq!(read(folder.path().join("mine/thesis.tex")), b"precious");
+    expect(
+        folder.path(),
+        &[
+            "train",
+            "c.toml",
+            "--out",
+            "run",
+            "--set",
+            "train.max_steps=1",
+        ],
+        0,
+    );
+    let (_, err) = expect(folder.path(), &["train", "c.toml", "--out", "run"], 1);
+    assert!(err.contains("--force"), "{err}");
+}
+
+#[test]
+fn a_diverging_run_ends_as_such() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    let arguments = ["train", "c.toml", "--out", "run", "--set", "train.lr=1e30"];
+    let (out, err) = expect(folder.path(), &arguments, 1);
+    assert!(out.contains("diverged in epoch 1"), "{out}");
+    assert!(err.contains("diverged in epoch 1"), "{err}");
+    let end = metrics(&folder.path().join("run")).pop().expect("lines");
+    assert_eq!(end["status"], "diverged");
+    assert_eq!(end["diverged_epoch"], 0);
+    // In a comparison it is a row like any other.
+    let arguments = [
+        "compare",
+        "--widths",
+        "3",
+        "--epochs",
+        "1",
+        "--lr",
+        "1e30",
+        "--rules",
+        "normal,fa",
+    ];
+    let (out, _) = expect(folder.path(), &arguments, 0);
+    assert_eq!(out.matches("diverged in epoch 1").count(), 2, "{out}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_what_is_done() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    let arguments = [
+        "train",
+        "c.toml",
+        "--out",
+        "run",
+        "--set",
+        "train.epochs=1000000",
+    ];
+    let mut child = sansprop(folder.path(), &arguments)
+        .spawn()
+        .expect("the binary starts");
+    let lines = folder.path().join("run/metrics.jsonl");
+    let started = std::time::Instant::now();
+    while fs::read_to_string(&lines).map_or(0, |t| t.lines().count()) < 3 {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "no epoch in a minute"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.expect("kill runs").success());
+    let status = child.wait().expect("the process ends");
+    assert_eq!(status.code(), Some(1));
+    let end = metrics(&folder.path().join("run")).pop().expect("lines");
+    assert_eq!(end["status"], "interrupted");
+    let bytes = read(folder.path().join("run/final.safetensors"));
+    let (_, head) = safetensors::SafeTensors::read_metadata(&bytes).expect("safetensors");
+    let step = &head.metadata().as_ref().expect("metadata")["step"];
+    assert_eq!(
+        step.parse::<u64>().expect("a number"),
+        end["steps"].as_u64().expect("steps")
+    );
+}
+
+#[test]
+fn instruction_sets_can_be_forced() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    let with = |set: &str| {
+        let arguments = [
+            "train",
+            "c.toml",
+            "--out",
+            "run",
+            "--force",
+            "--set",
+            "train.max_steps=2",
+        ];
+        let mut command = sansprop(folder.path(), &arguments);
+        command
+            .env("SANSPROP_ISA", set)
+            .output()
+            .expect("the binary starts")
+    };
+    let output = with("portable");
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains("cpu (portable"));
+    let output = with("avx1024");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("portable"));
+}
+
+/// Every kind of network, norm, activation, optimiser and precision that a config can name.
+#[test]
+fn every_choice_of_a_config_trains() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    for choice in [
+        "network.kind=dense",
+        "network.kind=\"dense\"",
+        "network.strides=[]",
+        "network.strides=[1]",
+        "network.norm=channel",
+        "network.norm=none",
+        "network.activation=tanh",
+        "network.activation=erf",
+        "network.activation=linear",
+        "network.parameterization=standard",
+        "train.optimizer=adam",
+        "train.batch=1",
+        "train.batch=257",
+        "data.train_points=45",
+        "run.precision=f64",
+        "run.eval_every=7",
+    ] {
+        let arguments = [
+            "train",
+            "c.toml",
+            "--out",
+            "run",
+            "--force",
+            "--set",
+            choice,
+            "--set",
+            "train.max_steps=20",
+            "--set",
+            "train.lr=0.01",
+        ];
+        expect(folder.path(), &arguments, 0);
+        let end = metrics(&folder.path().join("run")).pop().expect("lines");
+        assert_eq!(end["status"], "completed", "{choice}");
+        assert!(end["best_eval_accuracy"].is_f64(), "{choice}");
+    }
+}
+
+#[test]
+fn data_sets_are_listed_and_verified() {
+    let folder = temporary();
+    let (out, _) = expect(folder.path(), &["data", "list"], 0);
+    for name in sansprop_lab::data::names() {
+        assert!(out.contains(name), "{out}");
+    }
+    let (out, _) = expect(folder.path(), &["data", "verify", "digits"], 0);
+    assert!(out.contains("1797 images of 8×8×1"), "{out}");
+    let (_, err) = expect(
+        folder.path(),
+        &["data", "verify", "mnist", "--path", "none"],
+        1,
+    );
+    assert!(err.contains("train-images-idx3-ubyte"), "{err}");
+}
+
+#[test]
+fn help_has_examples_on_every_command() {
+    let folder = temporary();
+    for command in [
+        vec!["--help"],
+        vec!["compare", "--help"],
+        vec!["train", "--help"],
+        vec!["check", "--help"],
+        vec!["data", "--help"],
+        vec!["data", "list", "--help"],
+        vec!["data", "verify", "--help"],
+        vec!["config", "--help"],
+    ] {
+        let (out, _) = expect(folder.path(), &command, 0);
+        assert!(out.contains("Example"), "{command:?}\n{out}");
+    }
+}
+
+/// Real CIFAR-10 and KMNIST, where `SANSPROP_DATA` says where they lie.
+#[test]
+fn real_data_trains() {
+    if std::env::var_os("SANSPROP_DATA").is_none() {
+        eprintln!("skipped: SANSPROP_DATA is not set, so there is no real data to train on");
+        return;
+    }
+    let folder = temporary();
+    for (data, holdout) in [
+        ("cifar-10", "data.holdout=5000"),
+        ("kmnist", "data.holdout=1000"),
+    ] {
+        let arguments = [
+            "compare",
+            "--data",
+            data,
+            "--widths",
+            "4",
+            "--set",
+            holdout,
+            "--set",
+            "data.train_points=300",
+            "--epochs",
+            "2",
+            "--rules",
+            "normal,align-zero",
+        ];
+        let (out, _) = expect(folder.path(), &arguments, 0);
+        assert_eq!(out.matches("completed").count(), 2, "{out}");
+    }
+}
