@@ -1,6 +1,6 @@
 //! The narrow interface between the learning rules and the machine.
 
-use crate::Layer;
+use crate::{Layer, RecurrentCell};
 
 /// Loss and hits of one minibatch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +42,27 @@ pub struct Landing<'a, T> {
     pub record: &'a Record<T>,
     /// Receives `normᵀ(ψ)`, `[location, batch, channel]`.
     pub delta: &'a mut T,
+}
+
+/// The weights of a recurrent cell.
+pub struct CellWeights<'a, T> {
+    /// W_i, `[input, unit]`.
+    pub input: &'a T,
+    /// W_h, `[unit, unit]`, used as `h · W_h`.
+    pub hidden: &'a T,
+    /// b, `[unit]`.
+    pub bias: &'a T,
+}
+
+/// Where the feedback of a recurrent cell goes.
+pub struct Unrolled<'a, T> {
+    /// The pass whose slopes the path through time uses.
+    pub path: &'a Record<T>,
+    /// Receives `δ_t = σ′(z_t) ⊙ (signal_t + carried_t)` of the path, `[step, batch, unit]`.
+    pub delta: &'a mut T,
+    /// Receives `carried_t`, the part of the signal on h_t that comes from later steps,
+    /// `scale · W_hᵀ δ_{t+1}` for t = 0 … steps, `[step + 1, batch, unit]`.
+    pub carried: &'a mut T,
 }
 
 /// The machine: storage and the kernels of training, each one step of the paper's pseudocode.
@@ -165,6 +186,41 @@ pub trait Backend: Send + Sync {
         weight_gradient: &mut Self::Buffer,
         bias_gradient: &mut Self::Buffer,
     );
+
+    /// Runs a recurrent cell over `input`, `[step, batch, input]`, from the initial state that stands in the
+    /// record's first panel.
+    fn recur(
+        &self,
+        cell: &RecurrentCell,
+        batch: usize,
+        weights: CellWeights<'_, Self::Buffer>,
+        input: &Self::Buffer,
+        record: &mut Record<Self::Buffer>,
+    );
+
+    /// Feedback through time: `signal`, `[step + 1, batch, unit]`, lands on every state and travels from the last
+    /// step to the first through `hidden`ᵀ. With `local`, a pass and a place for its delta, the part that was
+    /// carried lands there too: `local_t = σ′(z_t of local) ⊙ carried_t` (align-ada, Eq. 58).
+    #[allow(clippy::too_many_arguments)]
+    fn recur_feedback(
+        &self,
+        cell: &RecurrentCell,
+        batch: usize,
+        hidden: &Self::Buffer,
+        signal: &Self::Buffer,
+        unrolled: Unrolled<'_, Self::Buffer>,
+        local: Option<Landing<'_, Self::Buffer>>,
+    );
+
+    /// Squared error of a sequence: `Σ_t 1/B Σ_b (o_tb − y_tb)²`, and `e = 2(o − y)/B`. `targets` and
+    /// `output` are `[step, batch, output]`, of which `targets.len()` values count.
+    fn sequence_loss(
+        &self,
+        targets: &[f32],
+        batch: usize,
+        output: &Self::Buffer,
+        error: &mut Self::Buffer,
+    ) -> f64;
 
     /// `out = scale · sign(weight)`, with sign(0) = 0.
     fn sign(&self, scale: f64, weight: &Self::Buffer, out: &mut Self::Buffer);

@@ -106,3 +106,22 @@ impl Layer {
         }
     }
 }
+
+/// A recurrent cell run over a sequence:
+/// `z_t = x_t · W_i + scale · h_{t−1} · W_h + b`, `h_t = σ(z_t)`, t = 1 … steps.
+///
+/// Its record holds z as `[step, batch, unit]` and the states as `[step + 1, batch, unit]`, the initial state
+/// first; it has no inverse deviation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecurrentCell {
+    /// Steps of a sequence.
+    pub steps: usize,
+    /// Values of x at one step.
+    pub inputs: usize,
+    /// Units.
+    pub width: usize,
+    /// Factor on the recurrent products, `1/√width` under the NTK parameterisation.
+    pub scale: f64,
+    /// Activation.
+    pub activation: Activation,
+}

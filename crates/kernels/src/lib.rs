@@ -15,8 +15,8 @@ mod reference;
 pub mod tolerance;
 mod wiring;
 
-pub use backend::{AdamStep, Backend, Landing, LossReport, Record};
+pub use backend::{AdamStep, Backend, CellWeights, Landing, LossReport, Record, Unrolled};
 pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
-pub use layer::{Activation, Layer, NORM_EPSILON, Norm};
+pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;
 pub use wiring::{Link, Links, Wiring};

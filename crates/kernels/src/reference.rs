@@ -1,7 +1,8 @@
 //! The reference: every kernel in f64, written from its formula, never optimised.
 
 use crate::{
-    Activation, AdamStep, Backend, Landing, Layer, LossReport, NORM_EPSILON, Norm, Record,
+    Activation, AdamStep, Backend, CellWeights, Landing, Layer, LossReport, NORM_EPSILON, Norm,
+    Record, RecurrentCell, Unrolled,
 };
 
 /// Naive f64 kernels, one thread: the oracle of all others, and what `check` uses for finite differences.
@@ -314,6 +315,95 @@ impl Backend for Reference {
                 }
             }
         }
+    }
+
+    fn recur(
+        &self,
+        cell: &RecurrentCell,
+        batch: usize,
+        weights: CellWeights<'_, Vec<f64>>,
+        input: &Vec<f64>,
+        record: &mut Record<Vec<f64>>,
+    ) {
+        let &RecurrentCell {
+            steps,
+            inputs,
+            width,
+            ..
+        } = cell;
+        for row in 0..steps * batch {
+            for j in 0..width {
+                let drive: f64 = (0..inputs)
+                    .map(|i| input[row * inputs + i] * weights.input[i * width + j])
+                    .sum();
+                let recurrent: f64 = (0..width)
+                    .map(|i| record.a[row * width + i] * weights.hidden[i * width + j])
+                    .sum();
+                let z = drive + cell.scale * recurrent + weights.bias[j];
+                record.z[row * width + j] = z;
+                record.a[(row + batch) * width + j] = cell.activation.value(z);
+            }
+        }
+    }
+
+    fn recur_feedback(
+        &self,
+        cell: &RecurrentCell,
+        batch: usize,
+        hidden: &Vec<f64>,
+        signal: &Vec<f64>,
+        unrolled: Unrolled<'_, Vec<f64>>,
+        local: Option<Landing<'_, Vec<f64>>>,
+    ) {
+        let width = cell.width;
+        let Unrolled {
+            path,
+            delta,
+            carried,
+        } = unrolled;
+        let mut local = local;
+        let size = batch * width;
+        for t in (0..=cell.steps).rev() {
+            for b in 0..batch {
+                for i in 0..width {
+                    let at = t * size + b * width + i;
+                    carried[at] = if t == cell.steps {
+                        0.0
+                    } else {
+                        let next = &delta[t * size + b * width..][..width];
+                        let weights = &hidden[i * width..][..width];
+                        cell.scale * next.iter().zip(weights).map(|(d, w)| d * w).sum::<f64>()
+                    };
+                }
+            }
+            if t == 0 {
+                break;
+            }
+            for at in t * size..(t + 1) * size {
+                let here = at - size;
+                let slope = cell.activation.slope(path.z[here]);
+                delta[here] = slope * (signal[at] + carried[at]);
+                if let Some(local) = &mut local {
+                    local.delta[here] = cell.activation.slope(local.record.z[here]) * carried[at];
+                }
+            }
+        }
+    }
+
+    fn sequence_loss(
+        &self,
+        targets: &[f32],
+        batch: usize,
+        output: &Vec<f64>,
+        error: &mut Vec<f64>,
+    ) -> f64 {
+        let mut loss = 0.0;
+        for ((&target, &o), e) in targets.iter().zip(output).zip(error) {
+            let difference = o - f64::from(target);
+            *e = 2.0 * difference / batch as f64;
+            loss += difference * difference / batch as f64;
+        }
+        loss
     }
 
     fn sign(&self, scale: f64, weight: &Vec<f64>, out: &mut Vec<f64>) {

@@ -126,6 +126,24 @@ impl Wiring {
         Self::new(destinations, 1, incoming)
     }
 
+    /// One matrix applied to every step of a sequence: destination `t < steps` is fed by source `t + offset`
+    /// of `sources`.
+    pub fn sequence(steps: usize, sources: usize, offset: usize) -> Self {
+        assert!(
+            steps + offset <= sources,
+            "{steps} steps from source {offset} on need more than {sources} sources"
+        );
+        let incoming = (0..steps)
+            .map(|t| {
+                vec![Link {
+                    tap: 0,
+                    location: (t + offset) as u32,
+                }]
+            })
+            .collect();
+        Self::new(1, sources, incoming)
+    }
+
     /// Number of weight matrices.
     pub fn taps(&self) -> usize {
         self.taps

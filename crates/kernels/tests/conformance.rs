@@ -3,8 +3,8 @@
 
 use sansprop_kernels::tolerance::{F32_RMS, deviation};
 use sansprop_kernels::{
-    Activation, AdamStep, Backend, CpuBackend, InstructionSet, Landing, Layer, Norm, Record,
-    Reference, Wiring,
+    Activation, AdamStep, Backend, CellWeights, CpuBackend, InstructionSet, Landing, Layer, Norm,
+    Record, RecurrentCell, Reference, Unrolled, Wiring,
 };
 use std::sync::Arc;
 
@@ -452,6 +452,99 @@ fn optimisers_sign_and_loss() {
         for (fast, reference) in arrays.iter().zip(&expected) {
             let d = deviation(fast, reference);
             assert!(d.worst <= 1.0, "{set}: {d:?}");
+        }
+    }
+}
+
+/// The recurrent cell and its feedback, over widths that straddle tile edges.
+#[test]
+fn recurrent_cells() {
+    fn run<B: Backend>(
+        backend: &B,
+        cell: &RecurrentCell,
+        batch: usize,
+    ) -> Vec<(&'static str, Vec<f64>)> {
+        let (steps, width) = (cell.steps, cell.width);
+        let mut values = Values(31 + width as u64);
+        let mut take = |len: usize| buffer(backend, &values.take(len));
+        let panels = steps * batch * width;
+        let state = batch * width;
+        let hidden = take(width * width);
+        let (input_weight, bias) = (take(cell.inputs * width), take(width));
+        let records = [0, 1].map(|_| {
+            let mut record = Record {
+                z: backend.zeros(panels),
+                inverse_deviation: backend.zeros(0),
+                a: take(panels + state),
+            };
+            let input = take(steps * batch * cell.inputs);
+            let weights = CellWeights {
+                input: &input_weight,
+                hidden: &hidden,
+                bias: &bias,
+            };
+            backend.recur(cell, batch, weights, &input, &mut record);
+            record
+        });
+        let signal = take(panels + state);
+        let (mut delta, mut local) = (backend.zeros(panels), backend.zeros(panels));
+        let mut carried = backend.zeros(panels + state);
+        let unrolled = Unrolled {
+            path: &records[0],
+            delta: &mut delta,
+            carried: &mut carried,
+        };
+        let landing = Landing {
+            record: &records[1],
+            delta: &mut local,
+        };
+        backend.recur_feedback(cell, batch, &hidden, &signal, unrolled, Some(landing));
+        let targets: Vec<f32> = (0..steps * batch).map(|i| (i % 3) as f32).collect();
+        let mut error = backend.zeros(targets.len());
+        let loss = backend.sequence_loss(&targets, batch, &signal, &mut error);
+        vec![
+            ("z", backend.read(&records[0].z)),
+            ("states", backend.read(&records[1].a)),
+            ("delta", backend.read(&delta)),
+            ("carried", backend.read(&carried)),
+            ("local", backend.read(&local)),
+            ("loss", vec![loss]),
+            ("error", backend.read(&error)),
+        ]
+    }
+
+    for (width, batch, inputs, activation) in [
+        (1, 1, 1, Activation::Relu),
+        (8, 50, 1, Activation::Relu),
+        (17, 7, 2, Activation::Tanh),
+        (33, 3, 1, Activation::Erf),
+        (64, 50, 1, Activation::Linear),
+    ] {
+        let cell = RecurrentCell {
+            steps: 6,
+            inputs,
+            width,
+            scale: 1.0 / (width as f64).sqrt(),
+            activation,
+        };
+        let expected = run(&Reference, &cell, batch);
+        for set in instruction_sets() {
+            let mut first = None;
+            for threads in [1, 3] {
+                let backend = CpuBackend::with_instruction_set(threads, set).expect("available");
+                let results = run(&backend, &cell, batch);
+                for ((kernel, fast), (_, reference)) in results.iter().zip(&expected) {
+                    let d = deviation(fast, reference);
+                    assert!(
+                        d.worst <= 1.0 && d.relative_rms <= F32_RMS,
+                        "width {width}: {kernel} on {set}: {d:?}"
+                    );
+                }
+                match &first {
+                    None => first = Some(results),
+                    Some(first) => assert_eq!(first, &results, "{set}: threads change bits"),
+                }
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ impl Column {
     }
 
     #[inline(always)]
-    unsafe fn row<V: Lanes>(&self, row: usize) -> V {
+    pub(super) unsafe fn row<V: Lanes>(&self, row: usize) -> V {
         // SAFETY: the caller guarantees `row < batch` and `V::LEN` scratch values a row.
         unsafe { V::load(self.scratch.add(row * self.stride)) }
     }
@@ -49,7 +49,7 @@ impl Column {
     }
 
     #[inline(always)]
-    unsafe fn load<V: Lanes>(&self, from: *const f32) -> V {
+    pub(super) unsafe fn load<V: Lanes>(&self, from: *const f32) -> V {
         // SAFETY: the caller guarantees `count` readable values.
         unsafe {
             if self.count == V::LEN {
@@ -61,7 +61,7 @@ impl Column {
     }
 
     #[inline(always)]
-    unsafe fn store<V: Lanes>(&self, value: V, to: *mut f32) {
+    pub(super) unsafe fn store<V: Lanes>(&self, value: V, to: *mut f32) {
         // SAFETY: the caller guarantees `count` writable values.
         unsafe {
             if self.count == V::LEN {
@@ -84,7 +84,7 @@ unsafe fn fold<V: Lanes>(sums: [V; CHAINS]) -> V {
 
 /// σ(z).
 #[inline(always)]
-unsafe fn activate<V: Lanes>(activation: Activation, z: V) -> V {
+pub(super) unsafe fn activate<V: Lanes>(activation: Activation, z: V) -> V {
     // SAFETY: arithmetic only.
     unsafe {
         match activation {
@@ -98,7 +98,7 @@ unsafe fn activate<V: Lanes>(activation: Activation, z: V) -> V {
 
 /// `σ′(z) · signal`.
 #[inline(always)]
-unsafe fn times_slope<V: Lanes>(activation: Activation, z: V, signal: V) -> V {
+pub(super) unsafe fn times_slope<V: Lanes>(activation: Activation, z: V, signal: V) -> V {
     // SAFETY: arithmetic only.
     unsafe {
         match activation {

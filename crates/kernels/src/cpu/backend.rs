@@ -1,0 +1,279 @@
+//! The CPU kernels behind the [`Backend`] interface.
+
+use super::buffer::CpuBuffer;
+use super::pack::{Direction, Packing};
+use super::panel::ForwardPort;
+use super::pointer::Pointer;
+use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
+use super::sweep::{Fill, Finish, sweep};
+use super::weight_gradient::{Operands, weight_gradient};
+use super::{CpuBackend, elementwise};
+use crate::{
+    AdamStep, Backend, CellWeights, Landing, Layer, LossReport, Record, RecurrentCell, Unrolled,
+};
+
+impl Backend for CpuBackend {
+    type Buffer = CpuBuffer;
+
+    fn device(&self) -> String {
+        format!("cpu ({}, {} threads)", self.set, self.threads.count())
+    }
+
+    fn precision(&self) -> &'static str {
+        "f32"
+    }
+
+    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.threads.scope(work)
+    }
+
+    fn zeros(&self, len: usize) -> CpuBuffer {
+        CpuBuffer::zeros(len)
+    }
+
+    fn write(&self, values: &[f64], to: &mut CpuBuffer) {
+        for (to, &v) in to[..values.len()].iter_mut().zip(values) {
+            *to = v as f32;
+        }
+    }
+
+    fn write_f32(&self, values: &[f32], to: &mut CpuBuffer) {
+        to[..values.len()].copy_from_slice(values);
+    }
+
+    fn read(&self, from: &CpuBuffer) -> Vec<f64> {
+        from.iter().map(|&v| f64::from(v)).collect()
+    }
+
+    fn forward(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &CpuBuffer,
+        bias: &CpuBuffer,
+        input: &CpuBuffer,
+        out: &mut Record<CpuBuffer>,
+    ) {
+        let len = layer.locations() * batch * layer.outputs;
+        self.with_channel_sums(layer, 1, |[moments, _]| {
+            let port = ForwardPort {
+                norm: layer.norm,
+                activation: layer.activation,
+                scale: layer.scale as f32,
+                bias: &bias[..layer.outputs],
+                z: Pointer::new(&mut out.z[..len]),
+                a: Pointer::new(&mut out.a[..len]),
+                inverse_deviation: Pointer::new(&mut out.inverse_deviation[..layer.deviations()]),
+                moments,
+            };
+            let finish = Finish::Forward(port);
+            self.gather(layer, Direction::Forward, batch, weight, input, finish);
+        });
+    }
+
+    fn pool(
+        &self,
+        locations: usize,
+        batch: usize,
+        channels: usize,
+        input: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) {
+        let size = batch * channels;
+        let input = &input[..locations * size];
+        elementwise::mean_of_panels(&self.threads, input, &mut out[..size]);
+    }
+
+    fn loss(
+        &self,
+        labels: &[u32],
+        classes: usize,
+        shift: f64,
+        output: &CpuBuffer,
+        error: &mut CpuBuffer,
+    ) -> LossReport {
+        elementwise::classification_loss(labels, classes, shift, output, error)
+    }
+
+    fn transposed(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &CpuBuffer,
+        delta: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) {
+        let finish = Finish::Store {
+            scale: layer.scale as f32,
+            out: Pointer::new(&mut out[..layer.sources() * batch * layer.inputs]),
+        };
+        self.gather(layer, Direction::Backward, batch, weight, delta, finish);
+    }
+
+    fn feedback(
+        &self,
+        layer: &Layer,
+        port: &Layer,
+        batch: usize,
+        weight: &CpuBuffer,
+        delta: &CpuBuffer,
+        path: Landing<'_, CpuBuffer>,
+        local: Option<Landing<'_, CpuBuffer>>,
+    ) {
+        self.land(port, batch, layer.scale, path, local, |finish| {
+            self.gather(layer, Direction::Backward, batch, weight, delta, finish);
+        });
+    }
+
+    fn pool_feedback(
+        &self,
+        port: &Layer,
+        batch: usize,
+        signal: &CpuBuffer,
+        landing: Landing<'_, CpuBuffer>,
+    ) {
+        let set = self.set.for_columns(port.outputs);
+        let fill = Fill::Broadcast {
+            panel: &signal[..batch * port.outputs],
+            packing: Packing::new(set.lanes(), 1, 1, port.outputs),
+        };
+        let share = 1.0 / port.locations() as f64;
+        self.land(port, batch, share, landing, None, |finish| {
+            sweep(&self.threads, set, port.locations(), batch, fill, finish);
+        });
+    }
+
+    fn direct_feedback(
+        &self,
+        direct: &Layer,
+        port: &Layer,
+        batch: usize,
+        weight: &CpuBuffer,
+        error: &CpuBuffer,
+        landing: Landing<'_, CpuBuffer>,
+    ) {
+        self.land(port, batch, direct.scale, landing, None, |finish| {
+            self.gather(direct, Direction::Forward, batch, weight, error, finish);
+        });
+    }
+
+    fn weight_gradient(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        input: &CpuBuffer,
+        delta: &CpuBuffer,
+        weights: &mut CpuBuffer,
+        biases: &mut CpuBuffer,
+    ) {
+        let operands = Operands {
+            layer,
+            batch,
+            input: &input[..layer.sources() * batch * layer.inputs],
+            delta: &delta[..layer.locations() * batch * layer.outputs],
+        };
+        let set = self.set.for_columns(layer.outputs);
+        let weights = &mut weights[..layer.weights()];
+        self.with_scratch(|partials| {
+            weight_gradient(&self.threads, set, &operands, partials, weights, biases);
+        });
+    }
+
+    fn recur(
+        &self,
+        cell: &RecurrentCell,
+        batch: usize,
+        weights: CellWeights<'_, CpuBuffer>,
+        input: &CpuBuffer,
+        record: &mut Record<CpuBuffer>,
+    ) {
+        let size = batch * cell.width;
+        let z = Pointer::new(&mut record.z[..cell.steps * size]);
+        let states = Pointer::new(&mut record.a[..(cell.steps + 1) * size]);
+        self.with_sequence(
+            cell,
+            Direction::Forward,
+            batch,
+            weights.hidden,
+            |sequence, set| {
+                for t in 0..cell.steps {
+                    // SAFETY: step t reads state t and writes state t + 1; nothing else runs meanwhile.
+                    let before = unsafe { states.slice(t * size, size) };
+                    let drive = StepDrive {
+                        input: &input[t * batch * cell.inputs..][..batch * cell.inputs],
+                        weights: &weights.input[..cell.inputs * cell.width],
+                        bias: &weights.bias[..cell.width],
+                        z: z.skip(t * size),
+                        h: states.skip((t + 1) * size),
+                    };
+                    let finish = StepFinish::Forward(drive);
+                    recurrent::step(&self.threads, set, sequence, Some(before), finish);
+                }
+            },
+        );
+    }
+
+    fn recur_feedback(
+        &self,
+        cell: &RecurrentCell,
+        batch: usize,
+        hidden: &CpuBuffer,
+        signal: &CpuBuffer,
+        unrolled: Unrolled<'_, CpuBuffer>,
+        local: Option<Landing<'_, CpuBuffer>>,
+    ) {
+        let size = batch * cell.width;
+        let panels = cell.steps * size;
+        let delta = Pointer::new(&mut unrolled.delta[..panels]);
+        let carried = Pointer::new(&mut unrolled.carried[..panels + size]);
+        let path = &unrolled.path.z[..panels];
+        let local = local.map(|l| (&l.record.z[..panels], Pointer::new(&mut l.delta[..panels])));
+        self.with_sequence(cell, Direction::Backward, batch, hidden, |sequence, set| {
+            for t in (0..=cell.steps).rev() {
+                // δ of step t + 1 lies at t: the deltas have no panel for the initial state.
+                // SAFETY: it was written in the turn before; this turn writes other panels.
+                let after = (t < cell.steps).then(|| &*unsafe { delta.slice(t * size, size) });
+                let landing = t.checked_sub(1).map(|at| StepLanding {
+                    signal: &signal[t * size..][..size],
+                    z: &path[at * size..][..size],
+                    delta: delta.skip(at * size),
+                    local: local.map(|(z, delta)| (&z[at * size..][..size], delta.skip(at * size))),
+                });
+                let finish = StepFinish::Feedback {
+                    carried: carried.skip(t * size),
+                    landing,
+                };
+                recurrent::step(&self.threads, set, sequence, after, finish);
+            }
+        });
+    }
+
+    fn sequence_loss(
+        &self,
+        targets: &[f32],
+        batch: usize,
+        output: &CpuBuffer,
+        error: &mut CpuBuffer,
+    ) -> f64 {
+        elementwise::sequence_loss(targets, batch, output, error)
+    }
+
+    fn sign(&self, scale: f64, weight: &CpuBuffer, out: &mut CpuBuffer) {
+        elementwise::sign(scale, weight, out);
+    }
+
+    fn sgd(&self, rate: f64, gradient: &CpuBuffer, weight: &mut CpuBuffer) {
+        elementwise::sgd(&self.threads, rate, gradient, weight);
+    }
+
+    fn adam(
+        &self,
+        step: AdamStep,
+        gradient: &CpuBuffer,
+        first: &mut CpuBuffer,
+        second: &mut CpuBuffer,
+        weight: &mut CpuBuffer,
+    ) {
+        elementwise::adam(&self.threads, step, gradient, [first, second, weight]);
+    }
+}

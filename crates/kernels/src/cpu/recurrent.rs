@@ -1,0 +1,219 @@
+//! The recurrent cell: steps in sequence, each a product with the packed weights and an epilogue in cache.
+
+use super::isa::{InstructionSet, Kernel};
+use super::lanes::Lanes;
+use super::pack::Packing;
+use super::panel::{self, Column};
+use super::pointer::Pointer;
+use super::threads::Threads;
+use super::tile::{GatherSource, gather_block};
+use crate::{Activation, Link, RecurrentCell};
+
+/// What a step does with its product.
+#[derive(Clone, Copy)]
+pub(super) enum StepFinish<'a> {
+    /// `z = x · W_i + scale · product + b`, `h = σ(z)`.
+    Forward(StepDrive<'a>),
+    /// `carried = scale · product`; unless this is the initial state, `δ = σ′(z)(signal + carried)` and the
+    /// local `σ′(z) carried`.
+    Feedback {
+        carried: Pointer,
+        landing: Option<StepLanding<'a>>,
+    },
+}
+
+/// What drives a forward step, and where it goes.
+#[derive(Clone, Copy)]
+pub(super) struct StepDrive<'a> {
+    /// x of this step, `[batch, input]`.
+    pub(super) input: &'a [f32],
+    /// W_i, `[input, unit]`.
+    pub(super) weights: &'a [f32],
+    /// b, `[unit]`.
+    pub(super) bias: &'a [f32],
+    /// This step's z, `[batch, unit]`.
+    pub(super) z: Pointer,
+    /// This step's h, `[batch, unit]`.
+    pub(super) h: Pointer,
+}
+
+/// Where a step's feedback lands; all arrays are this step's `[batch, unit]`.
+#[derive(Clone, Copy)]
+pub(super) struct StepLanding<'a> {
+    pub(super) signal: &'a [f32],
+    pub(super) z: &'a [f32],
+    pub(super) delta: Pointer,
+    /// z and delta of a second pass.
+    pub(super) local: Option<(&'a [f32], Pointer)>,
+}
+
+/// What all steps of a sequence share.
+#[derive(Clone, Copy)]
+pub(super) struct Sequence<'a> {
+    pub(super) cell: &'a RecurrentCell,
+    pub(super) batch: usize,
+    pub(super) packing: Packing,
+    pub(super) packed: &'a [f32],
+}
+
+/// One step: a `[batch, width]` panel times packed weights. Without a panel the product is 0.
+pub(super) fn step(
+    threads: &Threads,
+    set: InstructionSet,
+    sequence: Sequence<'_>,
+    panel: Option<&[f32]>,
+    finish: StepFinish<'_>,
+) {
+    let Sequence {
+        cell,
+        batch,
+        packing,
+        ..
+    } = sequence;
+    let cost = batch * packing.block * (cell.width + 16);
+    threads.for_each_with(
+        packing.blocks(),
+        cost,
+        || vec![0.0f32; batch * packing.block],
+        |scratch, block| {
+            let kernel = StepKernel {
+                sequence,
+                panel,
+                block,
+                finish,
+                scratch,
+            };
+            // SAFETY: `set` is available; every block writes its own columns.
+            unsafe { set.run(kernel) };
+        },
+    );
+}
+
+struct StepKernel<'a> {
+    sequence: Sequence<'a>,
+    panel: Option<&'a [f32]>,
+    block: usize,
+    finish: StepFinish<'a>,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for StepKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Sequence {
+            cell,
+            batch,
+            packing,
+            packed,
+        } = self.sequence;
+        let only = [Link {
+            tap: 0,
+            location: 0,
+        }];
+        let scratch = self.scratch.as_mut_ptr();
+        match self.panel {
+            Some(panel) => {
+                let source = GatherSource {
+                    links: &only,
+                    panels: panel.as_ptr(),
+                    batch,
+                    depth: packing.depth,
+                    weights: packed[self.block * packing.block_len()..].as_ptr(),
+                    block: packing.block,
+                };
+                // SAFETY: the panel is `[batch, width]`, the packed block whole, scratch `[batch, block]`.
+                unsafe { gather_block::<V>(source, scratch) };
+            }
+            None => self.scratch.fill(0.0),
+        }
+        for vector in 0..packing.block / V::LEN {
+            let channel = self.block * packing.block + vector * V::LEN;
+            if channel >= packing.columns {
+                break;
+            }
+            let column = Column {
+                scratch: scratch.wrapping_add(vector * V::LEN),
+                stride: packing.block,
+                batch,
+                channel,
+                count: V::LEN.min(packing.columns - channel),
+                channels: packing.columns,
+                location: 0,
+            };
+            let scale = cell.scale as f32;
+            let activation = cell.activation;
+            // SAFETY: all arrays are this step's panels; columns of different blocks do not overlap.
+            unsafe {
+                match self.finish {
+                    StepFinish::Forward(drive) => {
+                        forward::<V>(drive, cell.inputs, scale, activation, column);
+                    }
+                    StepFinish::Feedback { carried, landing } => {
+                        feedback::<V>(carried, landing, scale, activation, column);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `V`; a valid column of this step's arrays.
+#[inline(always)]
+unsafe fn forward<V: Lanes>(
+    drive: StepDrive<'_>,
+    inputs: usize,
+    scale: f32,
+    activation: Activation,
+    column: Column,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let scale = V::splat(scale);
+        let bias = column.load::<V>(drive.bias.as_ptr().add(column.channel));
+        for row in 0..column.batch {
+            let mut value = column.row::<V>(row).mul_add(scale, bias);
+            for i in 0..inputs {
+                let at = i * column.channels + column.channel;
+                let weight = column.load::<V>(drive.weights.as_ptr().add(at));
+                value =
+                    V::splat(*drive.input.as_ptr().add(row * inputs + i)).mul_add(weight, value);
+            }
+            let at = row * column.channels + column.channel;
+            column.store(value, drive.z.at(at));
+            column.store(panel::activate(activation, value), drive.h.at(at));
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `V`; a valid column of this step's arrays.
+#[inline(always)]
+unsafe fn feedback<V: Lanes>(
+    carried: Pointer,
+    landing: Option<StepLanding<'_>>,
+    scale: f32,
+    activation: Activation,
+    column: Column,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let scale = V::splat(scale);
+        for row in 0..column.batch {
+            let at = row * column.channels + column.channel;
+            let value = column.row::<V>(row).mul(scale);
+            column.store(value, carried.at(at));
+            let Some(landing) = landing else {
+                continue;
+            };
+            let signal = column.load::<V>(landing.signal.as_ptr().add(at)).add(value);
+            let z = column.load::<V>(landing.z.as_ptr().add(at));
+            let delta = panel::times_slope(activation, z, signal);
+            column.store(delta, landing.delta.at(at));
+            if let Some((z, delta)) = landing.local {
+                let z = column.load::<V>(z.as_ptr().add(at));
+                column.store(panel::times_slope(activation, z, value), delta.at(at));
+            }
+        }
+    }
+}
