@@ -10,6 +10,7 @@
 
 use sansprop::cohort::{Cohort, TrialSpec};
 use sansprop::images::ImageShape;
+use sansprop::minibatch::Minibatch;
 use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
 use sansprop::optim::Optimizer;
 use sansprop::rng::LegacyRandom;
@@ -69,12 +70,12 @@ fn options() -> Options {
 }
 
 /// The minibatch: pixels `uniform` in order `[location, sample, channel]`, labels `sample mod 10`.
-fn minibatch(batch: usize) -> (Vec<f32>, Vec<u32>) {
+fn minibatch(batch: usize) -> Minibatch {
     let mut random = LegacyRandom::new(1234);
     let pixels = (0..32 * 32 * batch * 3)
         .map(|_| random.uniform() as f32)
         .collect();
-    (pixels, (0..batch as u32).map(|b| b % 10).collect())
+    Minibatch::labelled(pixels, (0..batch as u32).map(|b| b % 10).collect())
 }
 
 fn main() {
@@ -103,13 +104,13 @@ fn main() {
         optimizer: Optimizer::Sgd { lr: 1.0 },
     };
     let mut cohort = Cohort::new(&backend, network, SEED, options.batch, 0.1, &[spec]);
-    let (pixels, labels) = minibatch(options.batch);
+    let minibatch = minibatch(options.batch);
     backend.scope(|| {
         let mut step = || {
             let start = Instant::now();
-            cohort.load(options.batch, &pixels);
-            cohort.run_initial(options.batch);
-            let report = cohort.step(0, &labels);
+            cohort.load(&minibatch);
+            cohort.run_initial();
+            let report = cohort.step(0);
             (report.loss, start.elapsed().as_secs_f64() * 1e3)
         };
         let losses: Vec<String> = (0..3).map(|_| format!("{:.9}", step().0)).collect();

@@ -4,13 +4,16 @@
 //! the initial network's forward pass on it, which is computed once for all of them. A trial's numbers are
 //! bitwise the same alone and in company: the kernels see the same operands in the same order.
 
-use crate::init::{FeedbackDraw, draw};
-use crate::learn::{FeedbackState, Inputs, Scratch, trained_layers, update_direction};
-use crate::network::Network;
+use crate::init::FeedbackDraw;
+use crate::learn::FeedbackState;
+use crate::minibatch::{Minibatch, Targets};
+use crate::model::{Model, Trained, named_tensors};
 use crate::optim::{Optimizer, OptimizerState};
-use crate::pass::{Pass, Weights, upload};
+use crate::pass::{Weights, upload};
+use crate::recurrent::RecurrentRoom;
+use crate::room::FeedForwardRoom;
 use crate::rule::Rule;
-use sansprop_kernels::{Backend, LossReport};
+use sansprop_kernels::Backend;
 
 /// What distinguishes one trial of a cohort.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,10 +50,21 @@ pub struct Trial<B: Backend> {
     steps: u64,
 }
 
+/// Loss and hits of one trial on one minibatch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The loss: mean over batch and classes, or summed over steps.
+    pub loss: f64,
+    /// Samples whose largest output stands at their label; none for sequences.
+    pub correct: Option<usize>,
+}
+
 /// A named array of a trial, for files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensor {
-    /// `layers.N.weight`, `layers.N.bias` or `feedback.N.weight`, N counted from 0, the head last.
+    /// `layers.N.weight`, `layers.N.bias` or `feedback.N.weight`, N counted from 0, the head last; for the
+    /// recurrent network `input.weight`, `hidden.weight`, `hidden.bias`, `readout.weight`, `readout.bias`,
+    /// `initial_state`.
     pub name: String,
     /// Shape.
     pub shape: Vec<usize>,
@@ -59,34 +73,22 @@ pub struct NamedTensor {
 }
 
 impl<B: Backend> Trial<B> {
-    fn new(backend: &B, network: &Network, seed: u32, spec: TrialSpec) -> Self {
-        let drawn = draw(network, seed, FeedbackDraw::of(&spec.rule));
-        let feedback = match FeedbackDraw::of(&spec.rule) {
+    fn new(backend: &B, model: &Model, seed: u32, spec: TrialSpec) -> Self {
+        let feedback_draw = FeedbackDraw::of(&spec.rule);
+        let drawn = model.draw(seed, feedback_draw);
+        let uploaded = drawn.feedback.iter().map(|values| upload(backend, values));
+        let feedback = match feedback_draw {
             FeedbackDraw::None => FeedbackState::None,
-            FeedbackDraw::Random => FeedbackState::Random(
-                drawn
-                    .feedback
-                    .iter()
-                    .map(|values| upload(backend, values))
-                    .collect(),
-            ),
-            FeedbackDraw::Direct => FeedbackState::Direct(
-                drawn
-                    .feedback
-                    .iter()
-                    .enumerate()
-                    .map(|(l, values)| (network.direct_layer(l), upload(backend, values)))
-                    .collect(),
-            ),
+            FeedbackDraw::Random => FeedbackState::Random(uploaded.collect()),
+            FeedbackDraw::Direct => {
+                FeedbackState::Direct(model.direct_layers().into_iter().zip(uploaded).collect())
+            }
         };
-        let trained = trained_layers(&spec.rule, network);
-        let lengths: Vec<usize> = network.layers()[trained]
-            .iter()
-            .flat_map(|l| [l.weights(), l.outputs])
-            .collect();
+        let trained = model.trained(&spec.rule);
+        let lengths: Vec<usize> = trained.iter().map(|&tensor| model.len(tensor)).collect();
         Self {
             spec,
-            weights: Weights::from_draw(backend, network, &drawn.weights),
+            weights: model.upload(backend, &drawn.weights),
             feedback,
             optimizer: OptimizerState::new(backend, spec.optimizer, &lengths),
             status: Status::Running,
@@ -118,41 +120,40 @@ impl<B: Backend> Trial<B> {
 /// Trials in lockstep. See the module's text.
 pub struct Cohort<'b, B: Backend> {
     backend: &'b B,
-    network: Network,
+    model: Model,
     trials: Vec<Trial<B>>,
     /// W⁽⁰⁾ of the trials that look at it; these all start from the same draw.
     initial_weights: Option<Weights<B>>,
     target_shift: f64,
+    /// Most samples of a minibatch.
+    most: usize,
+    batch: usize,
+    targets: Targets,
     room: Room<B>,
 }
 
-/// Working memory for minibatches of up to `batch` samples.
-struct Room<B: Backend> {
-    batch: usize,
-    input: B::Buffer,
-    current: Pass<B>,
-    initial: Option<Pass<B>>,
-    error: B::Buffer,
-    scratch: Scratch<B>,
-    gradient: Weights<B>,
+/// Working memory, as the model's kind needs it.
+enum Room<B: Backend> {
+    FeedForward(Box<FeedForwardRoom<B>>),
+    Recurrent(Box<RecurrentRoom<B>>),
 }
 
 impl<'b, B: Backend> Cohort<'b, B> {
     /// Draws every trial's initial state from `seed` and makes room for minibatches of up to `batch` samples.
     ///
-    /// `target_shift` is subtracted from the one-hot targets (the paper's: 0.1).
+    /// `target_shift` is subtracted from one-hot targets (the paper's: 0.1); sequences ignore it.
+    ///
+    /// # Panics
+    /// If a rule looks at W⁽⁰⁾ and draws feedback weights between the layers' weights: no row of the table does.
     pub fn new(
         backend: &'b B,
-        network: Network,
+        model: impl Into<Model>,
         seed: u32,
         batch: usize,
         target_shift: f64,
         specs: &[TrialSpec],
     ) -> Self {
-        let trials: Vec<Trial<B>> = specs
-            .iter()
-            .map(|&spec| Trial::new(backend, &network, seed, spec))
-            .collect();
+        let model = model.into();
         // One W⁽⁰⁾ serves all trials that look at it, which holds only if they start from the same draw.
         for TrialSpec { rule, .. } in specs {
             assert!(
@@ -160,27 +161,38 @@ impl<'b, B: Backend> Cohort<'b, B> {
                 "{rule} looks at W⁽⁰⁾ and draws feedback weights between the layers'"
             );
         }
+        let trials: Vec<Trial<B>> = specs
+            .iter()
+            .map(|&spec| Trial::new(backend, &model, seed, spec))
+            .collect();
         let needs = |f: fn(&Rule) -> bool| specs.iter().any(|spec| f(&spec.rule));
         let initial_weights = needs(Rule::needs_initial_weights).then(|| {
-            let drawn = draw(&network, seed, FeedbackDraw::None);
-            Weights::from_draw(backend, &network, &drawn.weights)
+            let drawn = model.draw(seed, FeedbackDraw::None);
+            model.upload(backend, &drawn.weights)
         });
-        let (locations, channels) = network.input_panels();
-        let room = Room {
-            batch,
-            input: backend.zeros(locations * batch * channels),
-            current: Pass::new(backend, &network, batch),
-            initial: needs(Rule::needs_initial_pass).then(|| Pass::new(backend, &network, batch)),
-            error: backend.zeros(batch * network.spec().classes),
-            scratch: Scratch::new(backend, &network, batch),
-            gradient: Weights::zeros(backend, &network),
+        let initial_pass = needs(Rule::needs_initial_pass);
+        let room = match &model {
+            Model::FeedForward(network) => {
+                let room = FeedForwardRoom::new(backend, network, batch, initial_pass);
+                Room::FeedForward(Box::new(room))
+            }
+            Model::Recurrent(network) => {
+                let room = RecurrentRoom::new(backend, network, initial_pass);
+                Room::Recurrent(Box::new(room))
+            }
         };
         Self {
             backend,
-            network,
+            most: match &model {
+                Model::FeedForward(_) => batch,
+                Model::Recurrent(network) => network.batch(),
+            },
+            model,
             trials,
             initial_weights,
             target_shift,
+            batch: 0,
+            targets: Targets::Labels(Vec::new()),
             room,
         }
     }
@@ -191,8 +203,8 @@ impl<'b, B: Backend> Cohort<'b, B> {
     }
 
     /// The network's shape.
-    pub fn network(&self) -> &Network {
-        &self.network
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// The machine.
@@ -209,162 +221,128 @@ impl<'b, B: Backend> Cohort<'b, B> {
         self.trials[trial].status = status;
     }
 
-    /// Loads a minibatch, `[location, batch, channel]`, for all trials.
+    /// Loads a minibatch for all trials.
     ///
     /// # Panics
     /// If the minibatch is larger than the cohort has room for.
-    pub fn load(&mut self, batch: usize, input: &[f32]) {
+    pub fn load(&mut self, minibatch: &Minibatch) {
         assert!(
-            batch <= self.room.batch,
-            "a minibatch of {batch} samples in a cohort with room for {}",
-            self.room.batch
+            minibatch.batch <= self.most,
+            "a minibatch of {} samples in a cohort with room for {}",
+            minibatch.batch,
+            self.most
         );
-        self.backend.write_f32(input, &mut self.room.input);
+        self.batch = minibatch.batch;
+        self.targets.clone_from(&minibatch.targets);
+        match &mut self.room {
+            Room::FeedForward(room) => room.load(self.backend, &minibatch.input),
+            Room::Recurrent(room) => room.load(self.backend, &minibatch.input),
+        }
     }
 
-    /// Runs the initial network on the loaded minibatch, if a running trial looks at it; says whether it did.
-    pub fn run_initial(&mut self, batch: usize) -> bool {
+    /// Runs the initial network on the loaded minibatch, if a running trial looks at it and trials can share it;
+    /// says whether it did.
+    pub fn run_initial(&mut self) -> bool {
         let wanted = |t: &Trial<B>| t.status == Status::Running && t.spec.rule.needs_initial_pass();
-        let (Some(pass), Some(weights)) = (&mut self.room.initial, &self.initial_weights) else {
-            return false;
-        };
-        if !self.trials.iter().any(wanted) {
-            return false;
+        let any = self.trials.iter().any(wanted);
+        match (&mut self.room, &self.model, &self.initial_weights) {
+            (Room::FeedForward(room), Model::FeedForward(network), Some(weights)) if any => {
+                room.run_initial(self.backend, network, weights, self.batch);
+                true
+            }
+            _ => false,
         }
-        pass.run(
-            self.backend,
-            &self.network,
-            weights,
-            batch,
-            &self.room.input,
-        );
-        true
     }
 
     /// One trial's forward pass and loss on the loaded minibatch, without learning.
-    pub fn evaluate(&mut self, trial: usize, labels: &[u32]) -> LossReport {
-        let room = &mut self.room;
+    ///
+    /// # Panics
+    /// If the minibatch is not of the model's kind, images with labels or sequences with values.
+    pub fn evaluate(&mut self, trial: usize) -> Report {
         let weights = &self.trials[trial].weights;
-        room.current.run(
-            self.backend,
-            &self.network,
-            weights,
-            labels.len(),
-            &room.input,
-        );
-        self.backend.loss(
-            labels,
-            self.network.spec().classes,
-            self.target_shift,
-            room.current.output(),
-            &mut room.error,
-        )
+        match (&mut self.room, &self.model, &self.targets) {
+            (Room::FeedForward(room), Model::FeedForward(network), Targets::Labels(labels)) => {
+                room.evaluate(self.backend, network, weights, labels, self.target_shift)
+            }
+            (Room::Recurrent(room), Model::Recurrent(network), Targets::Values(values)) => {
+                room.evaluate(self.backend, network, weights, self.batch, values)
+            }
+            _ => panic!("the minibatch does not suit the network: labels for images, values for sequences"),
+        }
     }
 
     /// One trial's update on the loaded minibatch; the report is of the loss before it. Where that loss is not
     /// finite the weights stay as they are.
     ///
     /// [`run_initial`](Self::run_initial) must have run on this minibatch.
-    pub fn step(&mut self, trial: usize, labels: &[u32]) -> LossReport {
-        let report = self.evaluate(trial, labels);
+    pub fn step(&mut self, trial: usize) -> Report {
+        let report = self.evaluate(trial);
         if report.loss.is_finite() {
-            self.learn(trial, labels.len());
+            self.learn(trial);
             self.apply(trial);
         }
         report
     }
 
     /// Computes one trial's update direction from the passes and the error at hand.
-    fn learn(&mut self, trial: usize, batch: usize) {
-        let room = &mut self.room;
-        let trial = &self.trials[trial];
-        let inputs = Inputs {
-            network: &self.network,
-            batch,
-            input: &room.input,
-            error: &room.error,
-            weights: &trial.weights,
-            current: &room.current,
-            initial_weights: self.initial_weights.as_ref(),
-            initial: room.initial.as_ref(),
-            feedback: &trial.feedback,
-        };
-        let rule = &trial.spec.rule;
-        update_direction(
-            self.backend,
-            rule,
-            &inputs,
-            &mut room.scratch,
-            &mut room.gradient,
-        );
+    fn learn(&mut self, trial: usize) {
+        let Trial {
+            spec,
+            weights,
+            feedback,
+            ..
+        } = &self.trials[trial];
+        let (backend, rule, batch) = (self.backend, &spec.rule, self.batch);
+        let initial = self.initial_weights.as_ref();
+        match (&mut self.room, &self.model) {
+            (Room::FeedForward(room), Model::FeedForward(network)) => {
+                room.learn(backend, network, rule, weights, initial, feedback, batch);
+            }
+            (Room::Recurrent(room), Model::Recurrent(network)) => {
+                room.learn(backend, network, rule, weights, initial, feedback, batch);
+            }
+            _ => unreachable!("the room was made for the model"),
+        }
     }
 
     fn apply(&mut self, trial: usize) {
+        let gradient = match &self.room {
+            Room::FeedForward(room) => &room.gradient,
+            Room::Recurrent(room) => &room.gradient,
+        };
         let trial = &mut self.trials[trial];
-        let gradient = &self.room.gradient;
         trial.optimizer.begin_step();
-        for (i, layer) in trained_layers(&trial.spec.rule, &self.network).enumerate() {
-            let weights = &mut trial.weights;
-            let optimizer = &mut trial.optimizer;
-            let pairs = [
-                (&gradient.weight[layer], &mut weights.weight[layer]),
-                (&gradient.bias[layer], &mut weights.bias[layer]),
-            ];
-            for (j, (gradient, weight)) in pairs.into_iter().enumerate() {
-                optimizer.update(self.backend, 2 * i + j, gradient, weight);
-            }
+        for (i, tensor) in self.model.trained(&trial.spec.rule).into_iter().enumerate() {
+            let (gradient, weight) = match tensor {
+                Trained::Weight(l) => (&gradient.weight[l], &mut trial.weights.weight[l]),
+                Trained::Bias(l) => (&gradient.bias[l], &mut trial.weights.bias[l]),
+            };
+            trial.optimizer.update(self.backend, i, gradient, weight);
         }
         trial.steps += 1;
     }
 
-    /// The update direction that one trial's last step used, for the layers that its rule trains.
+    /// The update direction that one trial's last step used, for the tensors that its rule trains.
     pub fn last_gradient(&self) -> &Weights<B> {
-        &self.room.gradient
+        match &self.room {
+            Room::FeedForward(room) => &room.gradient,
+            Room::Recurrent(room) => &room.gradient,
+        }
     }
 
     /// Everything that makes up a trial's network: weights, biases, and the rule's own feedback weights.
     pub fn tensors(&self, trial: usize) -> Vec<NamedTensor> {
         let trial = &self.trials[trial];
-        let read = |buffer: &B::Buffer| -> Vec<f32> {
-            let values = self.backend.read(buffer);
-            values.into_iter().map(|v| v as f32).collect()
-        };
-        let mut tensors = Vec::new();
-        for l in 0..self.network.layers().len() {
-            tensors.push(NamedTensor {
-                name: format!("layers.{l}.weight"),
-                shape: self.network.weight_shape(l),
-                values: read(&trial.weights.weight[l]),
-            });
-            tensors.push(NamedTensor {
-                name: format!("layers.{l}.bias"),
-                shape: vec![self.network.layers()[l].outputs],
-                values: read(&trial.weights.bias[l]),
-            });
-        }
-        let name = |l: usize| format!("feedback.{l}.weight");
-        match &trial.feedback {
-            FeedbackState::None => {}
-            FeedbackState::Random(feedback) => {
-                for (l, buffer) in feedback.iter().enumerate() {
-                    tensors.push(NamedTensor {
-                        name: name(l),
-                        shape: self.network.weight_shape(l),
-                        values: read(buffer),
-                    });
-                }
+        let [weights, biases, feedback] = self.model.shapes(FeedbackDraw::of(&trial.spec.rule));
+        let mut tensors = named_tensors(self.backend, weights, trial.weights.weight.iter());
+        tensors.extend(named_tensors(self.backend, biases, trial.weights.bias.iter()));
+        tensors.extend(match &trial.feedback {
+            FeedbackState::None => Vec::new(),
+            FeedbackState::Random(buffers) => named_tensors(self.backend, feedback, buffers.iter()),
+            FeedbackState::Direct(wired) => {
+                named_tensors(self.backend, feedback, wired.iter().map(|(_, buffer)| buffer))
             }
-            FeedbackState::Direct(feedback) => {
-                for (l, (wires, buffer)) in feedback.iter().enumerate() {
-                    let (height, width) = self.network.grid(l);
-                    tensors.push(NamedTensor {
-                        name: name(l),
-                        shape: vec![height, width, wires.inputs, wires.outputs],
-                        values: read(buffer),
-                    });
-                }
-            }
-        }
+        });
         tensors
     }
 }

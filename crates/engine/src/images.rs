@@ -1,5 +1,6 @@
 //! Labelled images in memory and the minibatches cut from them.
 
+use crate::minibatch::Minibatch;
 use thiserror::Error;
 
 /// Pixel values, row-major `[sample, row, column, channel]`.
@@ -176,20 +177,13 @@ pub enum MinibatchLayout {
 }
 
 impl Images {
-    /// Gathers samples into `input`, in the given layout, and their classes into `labels`.
+    /// Gathers samples in the given layout.
     ///
     /// # Panics
     /// If a sample index is out of range.
-    pub fn minibatch(
-        &self,
-        samples: &[usize],
-        layout: MinibatchLayout,
-        input: &mut Vec<f32>,
-        labels: &mut Vec<u32>,
-    ) {
-        labels.clear();
-        labels.extend(samples.iter().map(|&s| self.labels[s]));
-        input.resize(samples.len() * self.shape.len(), 0.0);
+    pub fn minibatch(&self, samples: &[usize], layout: MinibatchLayout) -> Minibatch {
+        let labels = samples.iter().map(|&s| self.labels[s]).collect();
+        let mut input = vec![0.0; samples.len() * self.shape.len()];
         // A flat image is one location with all its values as channels.
         let channels = match layout {
             MinibatchLayout::Locations => self.shape.channels,
@@ -198,14 +192,15 @@ impl Images {
         match &self.pixels {
             Pixels::Bytes { values, divisor } => {
                 let table: [f32; 256] = std::array::from_fn(|v| v as f32 / divisor);
-                scatter(samples, self.shape.len(), channels, values, input, |&v| {
+                scatter(samples, self.shape.len(), channels, values, &mut input, |&v| {
                     table[usize::from(v)]
                 });
             }
             Pixels::Floats(values) => {
-                scatter(samples, self.shape.len(), channels, values, input, |&v| v);
+                scatter(samples, self.shape.len(), channels, values, &mut input, |&v| v);
             }
         }
+        Minibatch::labelled(input, labels)
     }
 }
 

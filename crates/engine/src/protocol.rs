@@ -1,16 +1,53 @@
 //! Which samples train and which are held out (docs/notation.md, Splits).
 
-use crate::images::Images;
+use crate::images::{Images, MinibatchLayout};
+use crate::minibatch::Minibatch;
+use crate::sequences::Sequences;
 use std::ops::Range;
 use thiserror::Error;
 
-/// Samples of one image set.
+/// A set of samples of any kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Samples<'a> {
+    /// Labelled images.
+    Images(&'a Images),
+    /// Sequences with targets.
+    Sequences(&'a Sequences),
+}
+
+impl Samples<'_> {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Images(images) => images.len(),
+            Self::Sequences(sequences) => sequences.len(),
+        }
+    }
+
+    /// Never true: neither kind of set can be empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Some samples of one set.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
     /// The set.
-    pub images: &'a Images,
+    pub set: Samples<'a>,
     /// Indices of the samples that belong to the part.
     pub samples: Range<usize>,
+}
+
+impl Part<'_> {
+    /// Gathers samples, named by their place in the part; images in the given layout.
+    pub fn minibatch(&self, order: &[usize], layout: MinibatchLayout) -> Minibatch {
+        let samples: Vec<usize> = order.iter().map(|i| self.samples.start + i).collect();
+        match self.set {
+            Samples::Images(images) => images.minibatch(&samples, layout),
+            Samples::Sequences(sequences) => sequences.minibatch(&samples),
+        }
+    }
 }
 
 /// Samples to train on and samples to evaluate on.
@@ -49,36 +86,36 @@ pub enum SplitError {
 }
 
 impl<'a> Split<'a> {
-    /// The published protocol: the first `holdout` training images are held out, the rest train. With
+    /// The published protocol: the first `holdout` training samples are held out, the rest train. With
     /// `train_points` the first n of the rest train, and the first min(n, holdout) held-out images evaluate.
     ///
     /// # Errors
     /// Either part would be empty; more points asked for than there are.
     pub fn held_out(
-        images: &'a Images,
+        set: Samples<'a>,
         holdout: usize,
         train_points: Option<usize>,
     ) -> Result<Self, SplitError> {
         let error = |purpose| SplitError::Holdout {
             holdout,
-            samples: images.len(),
+            samples: set.len(),
             purpose,
         };
         if holdout == 0 {
             return Err(error("evaluate on"));
         }
-        if holdout >= images.len() {
+        if holdout >= set.len() {
             return Err(error("train on"));
         }
-        let points = points(train_points, images.len() - holdout)?;
+        let points = points(train_points, set.len() - holdout)?;
         let evaluated = train_points.map_or(holdout, |n| n.min(holdout));
         Ok(Self {
             train: Part {
-                images,
+                set,
                 samples: holdout..holdout + points,
             },
             evaluation: Part {
-                images,
+                set,
                 samples: 0..evaluated,
             },
         })
@@ -89,17 +126,17 @@ impl<'a> Split<'a> {
     /// # Errors
     /// More points asked for than there are.
     pub fn test(
-        train: &'a Images,
-        test: &'a Images,
+        train: Samples<'a>,
+        test: Samples<'a>,
         train_points: Option<usize>,
     ) -> Result<Self, SplitError> {
         Ok(Self {
             train: Part {
-                images: train,
+                set: train,
                 samples: 0..points(train_points, train.len())?,
             },
             evaluation: Part {
-                images: test,
+                set: test,
                 samples: 0..test.len(),
             },
         })
@@ -164,18 +201,19 @@ mod tests {
     #[test]
     fn held_out_parts() {
         let images = images(60);
-        let split = Split::held_out(&images, 10, None).expect("a split");
+        let set = Samples::Images(&images);
+        let split = Split::held_out(set, 10, None).expect("a split");
         assert_eq!(
             (split.train.samples, split.evaluation.samples),
             (10..60, 0..10)
         );
-        let split = Split::held_out(&images, 10, Some(4)).expect("a split");
+        let split = Split::held_out(set, 10, Some(4)).expect("a split");
         assert_eq!(
             (split.train.samples, split.evaluation.samples),
             (10..14, 0..4)
         );
         for (holdout, points) in [(0, None), (60, None), (10, Some(51)), (10, Some(0))] {
-            assert!(Split::held_out(&images, holdout, points).is_err());
+            assert!(Split::held_out(set, holdout, points).is_err());
         }
     }
 }

@@ -114,8 +114,13 @@ pub const RULES: [Rule; 8] = [
 ];
 
 impl Rule {
-    /// The rule of that name.
+    /// The rule of that name; `readout-only`, the recurrent network's name for it, is `last-layer`.
     pub fn named(name: &str) -> Option<Self> {
+        let name = if name == "readout-only" {
+            "last-layer"
+        } else {
+            name
+        };
         RULES.into_iter().find(|rule| rule.name == name)
     }
 

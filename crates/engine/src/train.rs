@@ -1,7 +1,8 @@
 //! The training loop. It calls observers and nothing else: no files, no clock, no printing.
 
-use crate::cohort::{Cohort, Status};
+use crate::cohort::{Cohort, Report, Status};
 use crate::images::MinibatchLayout;
+use crate::model::Model;
 use crate::network::Architecture;
 use crate::protocol::{Part, Split};
 use crate::rng::LegacyRandom;
@@ -28,8 +29,8 @@ pub struct Schedule {
 pub struct Score {
     /// Mean over minibatches, weighted by their samples, of the loss.
     pub loss: f64,
-    /// Share of samples whose largest output stands at their label.
-    pub accuracy: f64,
+    /// Share of samples whose largest output stands at their label; none for sequences.
+    pub accuracy: Option<f64>,
 }
 
 /// What observers are told.
@@ -68,7 +69,8 @@ pub enum Event {
         trial: usize,
         /// Epoch, counted from 0.
         epoch: usize,
-        /// Mean over the epoch's minibatches, each before its update.
+        /// Images: mean over the epoch's minibatches, each before its update. Sequences: on the training part
+        /// after the epoch, as published.
         train: Score,
         /// On the evaluation part after the epoch; none in epochs that `eval_every` skips.
         evaluation: Option<Score>,
@@ -99,32 +101,23 @@ impl<B: Backend> Observer<B> for Blind {
 #[derive(Clone, Copy, Default)]
 struct Tally {
     loss: f64,
-    correct: usize,
+    correct: Option<usize>,
     samples: usize,
 }
 
 impl Tally {
-    fn score(&self) -> Score {
-        Score {
-            loss: self.loss / self.samples as f64,
-            accuracy: self.correct as f64 / self.samples as f64,
-        }
+    fn add(&mut self, report: &Report, samples: usize) {
+        self.loss += report.loss * samples as f64;
+        self.correct = report.correct.map(|n| self.correct.unwrap_or(0) + n);
+        self.samples += samples;
     }
-}
 
-/// A minibatch on the host.
-struct Minibatch {
-    layout: MinibatchLayout,
-    input: Vec<f32>,
-    labels: Vec<u32>,
-}
-
-impl Minibatch {
-    fn load<B: Backend>(&mut self, part: &Part<'_>, order: &[usize], cohort: &mut Cohort<'_, B>) {
-        let samples: Vec<usize> = order.iter().map(|i| part.samples.start + i).collect();
-        part.images
-            .minibatch(&samples, self.layout, &mut self.input, &mut self.labels);
-        cohort.load(order.len(), &self.input);
+    fn score(&self) -> Score {
+        let count = self.samples as f64;
+        Score {
+            loss: self.loss / count,
+            accuracy: self.correct.map(|n| n as f64 / count),
+        }
     }
 }
 
@@ -132,7 +125,8 @@ impl Minibatch {
 ///
 /// The order of samples is NumPy's: `seed(seed)`, then per epoch `permutation(n_train)`, cut into consecutive
 /// minibatches of which an incomplete last one is dropped, and `permutation(n_evaluation)` for the evaluation,
-/// whose incomplete last minibatch counts.
+/// whose incomplete last minibatch counts. Sequences are then also evaluated on the training part, in the order
+/// of another `permutation(n_train)`.
 pub fn train<B: Backend>(
     cohort: &mut Cohort<'_, B>,
     split: &Split<'_>,
@@ -142,9 +136,9 @@ pub fn train<B: Backend>(
     let backend = cohort.backend();
     backend.scope(|| {
         let mut run = Run {
-            layout: match cohort.network().spec().architecture {
-                Architecture::Conv { .. } => MinibatchLayout::Locations,
-                Architecture::Dense { .. } => MinibatchLayout::Flat,
+            layout: match cohort.model().feed_forward().map(|n| &n.spec().architecture) {
+                Some(Architecture::Conv { .. }) => MinibatchLayout::Locations,
+                Some(Architecture::Dense { .. }) | None => MinibatchLayout::Flat,
             },
             cohort,
             split,
@@ -188,34 +182,44 @@ impl<B: Backend> Run<'_, '_, B> {
     }
 
     fn epochs(&mut self) -> ControlFlow<()> {
+        let split = self.split;
         let mut random = LegacyRandom::new(self.schedule.seed);
-        let points = self.split.train.samples.len();
+        let points = split.train.samples.len();
         let per_epoch = points / self.schedule.batch;
         let mut left = self.schedule.max_steps.unwrap_or(u64::MAX);
         for epoch in 0..self.schedule.epochs {
             let order = random.permutation(points);
-            let evaluation_order = random.permutation(self.split.evaluation.samples.len());
+            let evaluation_order = random.permutation(split.evaluation.samples.len());
+            let train_evaluation_order = match self.cohort.model() {
+                Model::FeedForward(_) => None,
+                Model::Recurrent(_) => Some(random.permutation(points)),
+            };
             let steps = per_epoch.min(usize::try_from(left).unwrap_or(usize::MAX));
             left -= steps as u64;
             let last = epoch + 1 == self.schedule.epochs || left == 0;
 
             self.tell(&Event::EpochStarted { epoch, steps })?;
             let order = &order[..steps * self.schedule.batch];
-            let tallies = self.learn(epoch, epoch * per_epoch, order)?;
-            let evaluate = last || (epoch + 1).is_multiple_of(self.schedule.eval_every);
-            let scores = if evaluate {
-                self.evaluate(&evaluation_order)?
-            } else {
-                vec![None; tallies.len()]
-            };
+            let mut train = self.learn(epoch, epoch * per_epoch, order)?;
+            let mut evaluation = vec![None; train.len()];
+            if last || (epoch + 1).is_multiple_of(self.schedule.eval_every) {
+                evaluation = self.evaluate(&split.evaluation, &evaluation_order)?;
+                if let Some(order) = &train_evaluation_order {
+                    train = self.evaluate(&split.train, order)?;
+                }
+            }
             for trial in self.running() {
+                let Some(train) = train[trial] else {
+                    continue;
+                };
                 self.tell(&Event::EpochEnded {
                     trial,
                     epoch,
-                    train: tallies[trial].score(),
-                    evaluation: scores[trial],
+                    train,
+                    evaluation: evaluation[trial],
                 })?;
-                if scores[trial].is_some_and(|s| !s.loss.is_finite()) {
+                let scores = [Some(train), evaluation[trial]];
+                if scores.iter().flatten().any(|s| !s.loss.is_finite()) {
                     self.end(trial, Status::Diverged { epoch })?;
                 }
             }
@@ -229,72 +233,67 @@ impl<B: Backend> Run<'_, '_, B> {
         ControlFlow::Continue(())
     }
 
-    fn minibatch(&self) -> Minibatch {
-        Minibatch {
-            layout: self.layout,
-            input: Vec::new(),
-            labels: Vec::new(),
-        }
-    }
-
+    /// One epoch of updates; gives the mean scores of trials that saw a minibatch.
     fn learn(
         &mut self,
         epoch: usize,
         first_step: usize,
         order: &[usize],
-    ) -> ControlFlow<(), Vec<Tally>> {
+    ) -> ControlFlow<(), Vec<Option<Score>>> {
         let mut tallies = vec![Tally::default(); self.cohort.trials().len()];
-        let mut minibatch = self.minibatch();
         for (i, samples) in order.chunks_exact(self.schedule.batch).enumerate() {
             let running = self.running();
             if running.is_empty() {
                 break;
             }
-            minibatch.load(&self.split.train, samples, self.cohort);
+            let minibatch = self.split.train.minibatch(samples, self.layout);
+            self.cohort.load(&minibatch);
             self.tell(&Event::Loaded)?;
-            if self.cohort.run_initial(samples.len()) {
+            if self.cohort.run_initial() {
                 self.tell(&Event::InitialPass)?;
             }
             for trial in running {
-                let report = self.cohort.step(trial, &minibatch.labels);
-                let tally = Tally {
-                    loss: report.loss * samples.len() as f64,
-                    correct: report.correct,
-                    samples: samples.len(),
-                };
-                tallies[trial].loss += tally.loss;
-                tallies[trial].correct += tally.correct;
-                tallies[trial].samples += tally.samples;
+                let report = self.cohort.step(trial);
+                tallies[trial].add(&report, samples.len());
+                let mut here = Tally::default();
+                here.add(&report, samples.len());
                 self.tell(&Event::Step {
                     trial,
                     epoch,
                     step: (first_step + i) as u64,
-                    score: tally.score(),
+                    score: here.score(),
                 })?;
                 if !report.loss.is_finite() {
                     self.end(trial, Status::Diverged { epoch })?;
                 }
             }
         }
-        ControlFlow::Continue(tallies)
+        ControlFlow::Continue(scores(&tallies))
     }
 
-    fn evaluate(&mut self, order: &[usize]) -> ControlFlow<(), Vec<Option<Score>>> {
+    /// Scores of the running trials on a part, in the given order.
+    fn evaluate(
+        &mut self,
+        part: &Part<'_>,
+        order: &[usize],
+    ) -> ControlFlow<(), Vec<Option<Score>>> {
         let running = self.running();
         let mut tallies = vec![Tally::default(); self.cohort.trials().len()];
-        let mut minibatch = self.minibatch();
         for samples in order.chunks(self.schedule.batch) {
-            minibatch.load(&self.split.evaluation, samples, self.cohort);
+            let minibatch = part.minibatch(samples, self.layout);
+            self.cohort.load(&minibatch);
             self.tell(&Event::Loaded)?;
             for &trial in &running {
-                let report = self.cohort.evaluate(trial, &minibatch.labels);
-                tallies[trial].loss += report.loss * samples.len() as f64;
-                tallies[trial].correct += report.correct;
-                tallies[trial].samples += samples.len();
+                let report = self.cohort.evaluate(trial);
+                tallies[trial].add(&report, samples.len());
                 self.tell(&Event::Evaluated { trial })?;
             }
         }
-        let score = |t: &Tally| (t.samples > 0).then(|| t.score());
-        ControlFlow::Continue(tallies.iter().map(score).collect())
+        ControlFlow::Continue(scores(&tallies))
     }
+}
+
+fn scores(tallies: &[Tally]) -> Vec<Option<Score>> {
+    let score = |t: &Tally| (t.samples > 0).then(|| t.score());
+    tallies.iter().map(score).collect()
 }

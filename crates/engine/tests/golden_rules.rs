@@ -8,7 +8,7 @@ use sansprop::images::{ImageShape, Images, Pixels};
 use sansprop::learn::trained_layers;
 use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
 use sansprop::optim::Optimizer;
-use sansprop::protocol::{Part, Split};
+use sansprop::protocol::{Part, Samples, Split};
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::{RULES, Rule};
 use sansprop::train::{Event, Observer, Schedule, train};
@@ -225,9 +225,10 @@ impl<B: Backend> Observer<B> for Compare<'_> {
             0.0,
         );
         let gradient = cohort.last_gradient();
+        let network = cohort.model().feed_forward().expect("a feed-forward network");
         let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
         let full = expected.gradients.iter().find(|g| g.step == step);
-        for l in trained_layers(rule, cohort.network()) {
+        for l in trained_layers(rule, network) {
             let weight = cohort.backend().read(&gradient.weight[l]);
             let bias = cohort.backend().read(&gradient.bias[l]);
             let what = format!("step {step} layer {l}");
@@ -261,7 +262,7 @@ impl<B: Backend> Observer<B> for Compare<'_> {
 fn compare<B: Backend>(backend: &B, case: &Case, rules: &[Rule], tolerance: f64) {
     let images = case.images();
     let part = |samples| Part {
-        images: &images,
+        set: Samples::Images(&images),
         samples,
     };
     let split = Split {
@@ -302,7 +303,7 @@ fn compare<B: Backend>(backend: &B, case: &Case, rules: &[Rule], tolerance: f64)
     for (i, rule) in rules.iter().enumerate() {
         let expected = &case.rules[rule.name].last;
         let weights = cohort.trials()[i].weights();
-        for l in 0..cohort.network().layers().len() {
+        for l in 0..case.config.hidden_layers + 1 {
             let what = format!("final layer {l}");
             observer.arrays(
                 &what,

@@ -94,6 +94,9 @@ pub trait Backend: Send + Sync {
     /// Overwrites the start of a buffer with 32-bit values.
     fn write_f32(&self, values: &[f32], to: &mut Self::Buffer);
 
+    /// Overwrites the start of `to` with the first `len` values of `from`.
+    fn copy(&self, len: usize, from: &Self::Buffer, to: &mut Self::Buffer);
+
     /// The whole buffer.
     fn read(&self, from: &Self::Buffer) -> Vec<f64>;
 

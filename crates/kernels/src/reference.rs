@@ -150,6 +150,10 @@ impl Backend for Reference {
         }
     }
 
+    fn copy(&self, len: usize, from: &Vec<f64>, to: &mut Vec<f64>) {
+        to[..len].copy_from_slice(&from[..len]);
+    }
+
     fn read(&self, from: &Vec<f64>) -> Vec<f64> {
         from.clone()
     }

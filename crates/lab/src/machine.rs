@@ -36,8 +36,8 @@ impl Machine {
     }
 
     fn environment(&self, plan: &Plan) -> Environment {
-        let parameters = plan.network.parameters();
-        let source = &plan.data.source;
+        let parameters = plan.model.parameters();
+        let source = plan.data.source();
         match self {
             Self::Cpu(b) => Environment::now(
                 b.device(),
@@ -86,8 +86,8 @@ fn train_on<B: Backend>(
     let schedule = plan.schedule();
     let specs: Vec<_> = trials.iter().map(|(rule, _)| plan.trial(*rule)).collect();
     let (seed, shift) = (plan.config.train.seed, plan.config.train.target_shift);
-    let network = plan.network.clone();
-    let mut cohort = Cohort::new(backend, network, seed, schedule.batch, shift, &specs);
+    let model = plan.model.clone();
+    let mut cohort = Cohort::new(backend, model, seed, schedule.batch, shift, &specs);
     let mut records = Vec::new();
     for (i, (rule, folder)) in trials.iter().enumerate() {
         folder.save("initial.safetensors", &cohort.tensors(i), 0)?;
@@ -100,7 +100,8 @@ fn train_on<B: Backend>(
         .collect();
     let progress = Progress::new(names, schedule.epochs, plan.total_steps());
     let log_steps = plan.config.run.log_steps;
-    let mut recorder = Recorder::new(records, progress, log_steps, Arc::clone(stop));
+    let chance = plan.chance_losses();
+    let mut recorder = Recorder::new(records, progress, log_steps, chance, Arc::clone(stop));
     train(&mut cohort, &split, &schedule, &mut recorder);
     Ok(recorder.finish()?)
 }

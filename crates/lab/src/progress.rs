@@ -71,11 +71,10 @@ impl Progress {
     /// An epoch is over.
     pub fn epoch(&mut self, update: &Update) {
         let evaluation = update.evaluation.map_or(String::new(), |e| {
-            format!(
-                ", evaluated loss {:.5}, accuracy {:.2} %",
-                e.loss,
-                100.0 * e.accuracy
-            )
+            let accuracy = e
+                .accuracy
+                .map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a));
+            format!(", evaluated loss {:.5}{accuracy}", e.loss)
         });
         let epoch = update.epoch + 1;
         let news = format!(

@@ -332,7 +332,7 @@ fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
         (set("network.depth=3"), "dense"),
         (set("network.strides=[1,0]"), "at least 1"),
         (set("data.name=digit"), "did you mean `digits`"),
-        (set("data.evaluate=test"), "no test images"),
+        (set("data.evaluate=test"), "no test samples"),
         (set("data.train_points=5000"), "1500"),
         (set("data.holdout=1797"), "holdout"),
         (vec!["compare", "--rules", "fb"], "fa"),
@@ -534,6 +534,101 @@ fn every_choice_of_a_config_trains() {
         assert_eq!(end["status"], "completed", "{choice}");
         assert!(end["best_eval_accuracy"].is_f64(), "{choice}");
     }
+}
+
+/// Oracle: Table 8's chance losses; the losses of the first epochs stand in the golden files.
+#[test]
+fn the_add_task_trains_a_recurrent_network() {
+    let folder = temporary();
+    let path = folder.path();
+    write(
+        path,
+        "add.toml",
+        "[data]\nname = \"add-task\"\n[network]\nwidth = 8\n",
+    );
+    let arguments = [
+        "train",
+        "add.toml",
+        "--out",
+        "run",
+        "--set",
+        "train.epochs=2",
+        "--set",
+        "train.rule=readout-only",
+    ];
+    let (out, _) = expect(path, &arguments, 0);
+    assert!(
+        out.contains("9.3585 in training, 9.3119 in evaluation"),
+        "{out}"
+    );
+    let lines = metrics(&path.join("run"));
+    assert!(lines[0]["train_loss"].as_f64() > lines[1]["train_loss"].as_f64());
+    assert!(lines[0]["eval_accuracy"].is_null());
+    let end = &lines[2];
+    assert_eq!(end["best_epoch"], 1);
+    assert_eq!(end["best_eval_loss"], lines[1]["eval_loss"]);
+    assert_eq!(end["best_train_loss"], lines[1]["train_loss"]);
+    assert!((end["chance_train_loss"].as_f64().expect("a number") - 9.359).abs() < 5e-4);
+    assert!((end["chance_eval_loss"].as_f64().expect("a number") - 9.312).abs() < 5e-4);
+    let bytes = read(path.join("run/final.safetensors"));
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    for (name, shape) in [
+        ("hidden.weight", vec![8, 8]),
+        ("initial_state", vec![50, 8]),
+        ("readout.bias", vec![1]),
+    ] {
+        assert_eq!(tensors.tensor(name).expect(name).shape(), shape);
+    }
+    // Every rule, and the causal variant with other steps and lags.
+    let arguments = [
+        "compare",
+        "--data",
+        "add-task",
+        "--widths",
+        "3",
+        "--epochs",
+        "1",
+        "--set",
+        "data.variant=causal",
+        "--set",
+        "data.steps=20",
+        "--set",
+        "data.lags=[1,3]",
+    ];
+    let (out, _) = expect(path, &arguments, 0);
+    assert_eq!(out.matches("completed").count(), 8, "{out}");
+    for (option, words) in [
+        ("network.kind=conv", "recurrent"),
+        ("network.norm=location", "no norm"),
+        ("data.variant=casual", "causal"),
+        ("data.steps=0", "at least 1"),
+    ] {
+        let (_, err) = expect(path, &["train", "add.toml", "--set", option], 2);
+        assert!(err.contains(words), "{option}: {err}");
+    }
+    let (_, err) = expect(path, &["compare", "--set", "network.kind=recurrent"], 2);
+    assert!(err.contains("add-task"), "{err}");
+}
+
+#[test]
+fn check_holds_on_good_networks_and_exits_with_0() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    let (out, _) = expect(folder.path(), &["check", "c.toml"], 0);
+    for property in [
+        "gradient",
+        "first step",
+        "linear",
+        "trained",
+        "untouched",
+        "kernel",
+    ] {
+        assert!(out.contains(&format!("│ {property} ")), "{out}");
+    }
+    assert!(!out.contains("FAIL"), "{out}");
+    let arguments = ["check", "c.toml", "--quiet", "--set", "network.kind=dense"];
+    let (out, _) = expect(folder.path(), &arguments, 0);
+    assert_eq!(out.lines().count(), 2, "{out}");
 }
 
 #[test]

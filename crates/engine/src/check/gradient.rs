@@ -15,6 +15,9 @@ use sansprop_kernels::Backend;
 /// rounding. A wrong gradient disagrees at all of them, so the best one counts.
 const STEPS: [f64; 5] = [1e-5, 1e-6, 1e-7, 1e-8, 1e-4];
 
+/// Share of the bound below which no better step is looked for.
+const GOOD_ENOUGH: f64 = 0.1;
+
 /// Where a unit sits on a kink by chance, closer than any useful step, no step helps but another point does.
 /// A wrong gradient disagrees at all of them.
 const POINTS: usize = 3;
@@ -116,7 +119,7 @@ impl<E: Backend> Point<E> {
             let step = step * check.network.initial_deviation(layer);
             let slope = slope(check, exact, &mut self.snapshot, layer, &direction, step);
             best = -worse(-best, -(slope - expected).abs() / unit);
-            if best.is_nan() || best <= FINITE_DIFFERENCE {
+            if best.is_nan() || best <= GOOD_ENOUGH * FINITE_DIFFERENCE {
                 break;
             }
         }

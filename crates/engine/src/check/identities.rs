@@ -5,6 +5,7 @@ use super::{Bound, Check, Finding, IDENTITY, MOVED, Property, Snapshot};
 use crate::cohort::{Cohort, TrialSpec};
 use crate::init::{FeedbackDraw, draw};
 use crate::learn::{FeedbackState, Inputs, Scratch, update_direction};
+use crate::minibatch::Minibatch;
 use crate::optim::Optimizer;
 use crate::pass::Weights;
 use crate::rule::{Feedback, FeedbackWeights, Point, RULES, Rule};
@@ -39,16 +40,18 @@ pub(super) fn update<B: Backend>(
 }
 
 /// At the first step every rule that feeds back through W⁽⁰⁾ is backpropagation. Goes through a [`Cohort`],
-/// as training does. Returns every rule's first loss.
+/// as training does. Returns the learning rate at which a step of backpropagation is a tenth as long as the weights.
 pub(super) fn first_step<E: Backend>(
     check: &Check<'_>,
     exact: &E,
     report: &mut dyn FnMut(Finding),
-) -> Vec<f64> {
-    let optimizer = Optimizer::Sgd { lr: 0.0 };
-    let rules: Vec<Rule> = std::iter::once(RULES[0])
-        .chain(check.rules.iter().copied())
+) -> f64 {
+    let through_initial = |rule: &&Rule| rule.feedback_weights() == Some(FeedbackWeights::Initial);
+    let rules: Vec<Rule> = std::iter::once(&RULES[0])
+        .chain(check.rules.iter().filter(through_initial))
+        .copied()
         .collect();
+    let optimizer = Optimizer::Sgd { lr: 0.0 };
     let specs: Vec<TrialSpec> = rules
         .iter()
         .map(|&rule| TrialSpec { rule, optimizer })
@@ -61,19 +64,16 @@ pub(super) fn first_step<E: Backend>(
         check.target_shift,
         &specs,
     );
-    cohort.load(check.batch(), check.input);
-    cohort.run_initial(check.batch());
-    let normal_loss = cohort.step(0, check.labels).loss;
+    cohort.load(&Minibatch::labelled(
+        check.input.to_vec(),
+        check.labels.to_vec(),
+    ));
+    cohort.run_initial();
+    let normal_loss = cohort.step(0).loss;
     let normal = all_values(exact, cohort.last_gradient());
     let size = total_norm(&normal);
-    let mut losses = Vec::new();
-    for (i, rule) in check.rules.iter().enumerate() {
-        if rule.feedback_weights() != Some(FeedbackWeights::Initial) {
-            losses.push(cohort.evaluate(i + 1, check.labels).loss);
-            continue;
-        }
-        let loss = cohort.step(i + 1, check.labels).loss;
-        losses.push(loss);
+    for (i, rule) in rules.iter().enumerate().skip(1) {
+        let loss = cohort.step(i).loss;
         // A loss that is not finite makes no step: the gradient at hand would be the one before.
         let deviation = if (loss + normal_loss).is_finite() {
             let own = all_values(exact, cohort.last_gradient());
@@ -88,7 +88,8 @@ pub(super) fn first_step<E: Backend>(
             Bound::AtMost(IDENTITY),
         ));
     }
-    losses
+    let weights = total_norm(&all_values(exact, cohort.trials()[0].weights()));
+    0.1 * relative(weights, size)
 }
 
 /// The largest distance of two layers' rows, relative to `size`.

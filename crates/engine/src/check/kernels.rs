@@ -113,12 +113,7 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
         let values = [&self.weights[at], &self.biases[at], &self.inputs[at]];
         let fast = host::forward(self.fast, layer, batch, values);
         let exact = host::forward(self.exact, layer, batch, values);
-        let plain = Layer {
-            norm: Norm::None,
-            activation: Activation::Linear,
-            ..layer.clone()
-        };
-        let terms = norm(&host::forward(self.exact, &plain, batch, values).z);
+        let terms = norm(&host::forward(self.exact, &plain(layer), batch, values).z);
         let scale = |values: &[f64]| undo_norm(layer, batch, &exact.inverse_deviation, values);
         let difference = |a: &[f64], b: &[f64]| relative(distance(&scale(a), &scale(b)), terms);
         let mut worst = difference(&fast.z, &exact.z);
@@ -141,7 +136,8 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
         let input = self.records.last().map_or(&self.inputs[0], |r| &r.a);
         let fast = host::pool(self.fast, locations, batch, channels, input);
         let exact = host::pool(self.exact, locations, batch, channels, input);
-        let deviation = relative(distance(&fast, &exact), norm(&exact));
+        let terms = host::pool(self.exact, locations, batch, channels, &magnitudes(input));
+        let deviation = relative(distance(&fast, &exact), norm(&terms));
         self.report_as("pool".into(), deviation);
     }
 
@@ -162,7 +158,6 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
         let fast = host::weight_gradient(self.fast, layer, batch, input, delta);
         let exact = host::weight_gradient(self.exact, layer, batch, input, delta);
         // Terms that cancel leave the rounding of the partial sums, which may be as large as all terms together.
-        let magnitudes = |values: &[f64]| values.iter().map(|v| v.abs()).collect::<Vec<f64>>();
         let (input, delta) = (magnitudes(input), magnitudes(delta));
         let terms = host::weight_gradient(self.exact, layer, batch, &input, &delta);
         let deviation = worse(
@@ -191,7 +186,7 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
         let record = &self.records[at];
         let fast = host::pool_feedback(self.fast, port, batch, signal, record);
         let exact = host::pool_feedback(self.exact, port, batch, signal, record);
-        let plain = host::pool_feedback(self.exact, &without_norm(port), batch, signal, record);
+        let plain = host::pool_feedback(self.exact, &plain(port), batch, signal, record);
         let deviation = landing_deviation(port, batch, record, &fast, &exact, norm(&plain));
         self.report(at, "pooled feedback", deviation);
         round(exact)
@@ -206,7 +201,7 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
         let records = [path, local];
         let fast = host::feedback(self.fast, layer, port, batch, weight, delta, records);
         let exact = host::feedback(self.exact, layer, port, batch, weight, delta, records);
-        let plain = without_norm(port);
+        let plain = plain(port);
         let [plain, _] = host::feedback(self.exact, layer, &plain, batch, weight, delta, records);
         let terms = norm(&plain);
         let [on_path, on_local] =
@@ -227,7 +222,7 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
             let values = [&weight, error];
             let fast = host::direct_feedback(self.fast, &direct, port, batch, values, record);
             let exact = host::direct_feedback(self.exact, &direct, port, batch, values, record);
-            let plain = without_norm(port);
+            let plain = plain(port);
             let plain = host::direct_feedback(self.exact, &direct, &plain, batch, values, record);
             let deviation = landing_deviation(port, batch, record, &fast, &exact, norm(&plain));
             self.report(at, "direct feedback", deviation);
@@ -273,10 +268,15 @@ fn round(values: Vec<f64>) -> Vec<f64> {
     values.into_iter().map(|v| f64::from(v as f32)).collect()
 }
 
-/// A layer like `port` whose feedback ends before normᵀ.
-fn without_norm(port: &Layer) -> Layer {
+fn magnitudes(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|v| v.abs()).collect()
+}
+
+/// A layer like `port` without norm and slopes: its feedback is the bare signal, its forward pass the pre-activations.
+fn plain(port: &Layer) -> Layer {
     Layer {
         norm: Norm::None,
+        activation: Activation::Linear,
         ..port.clone()
     }
 }

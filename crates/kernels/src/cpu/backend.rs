@@ -41,6 +41,10 @@ impl Backend for CpuBackend {
         to[..values.len()].copy_from_slice(values);
     }
 
+    fn copy(&self, len: usize, from: &CpuBuffer, to: &mut CpuBuffer) {
+        to[..len].copy_from_slice(&from[..len]);
+    }
+
     fn read(&self, from: &CpuBuffer) -> Vec<f64> {
         from.iter().map(|&v| f64::from(v)).collect()
     }

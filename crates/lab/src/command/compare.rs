@@ -1,8 +1,7 @@
 //! `sansprop compare`.
 
 use crate::cli::{Failure, print};
-use crate::config::{Evaluate, Plan, load, unknown_rule};
-use crate::data;
+use crate::config::{Evaluate, Plan, SetData, load, unknown_rule};
 use crate::machine::{Machine, run_folder, stop_on_interrupt};
 use crate::run::{RunFolder, TrialResult, status_name, write_whole};
 use crate::table::{percent, table};
@@ -10,6 +9,7 @@ use clap::Args;
 use comfy_table::Table;
 use sansprop::cohort::Status;
 use sansprop::rule::{RULES, Rule};
+use sansprop::train::Score;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -97,6 +97,8 @@ struct Row<'a> {
     status: &'a str,
     best_eval_accuracy: Option<f64>,
     best_epoch: Option<usize>,
+    best_eval_loss: Option<f64>,
+    best_train_loss: Option<f64>,
     final_eval_accuracy: Option<f64>,
     final_eval_loss: Option<f64>,
     final_train_loss: Option<f64>,
@@ -118,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage("--widths: at least one width".into()));
     };
     let machine = Machine::new(first.run.precision, first.run.threads)?;
-    let data = data::load(&first.data.name, first.data.path.as_deref().map(Path::new))?;
+    let data = SetData::load(first)?;
     let plans = configs
         .into_iter()
         .map(|config| Plan::with_data(config, data.clone()))
@@ -171,14 +173,24 @@ pub(crate) fn head(plan: &Plan) -> String {
         Evaluate::Holdout => "held-out",
         Evaluate::Test => "test",
     };
+    let chance = plan
+        .chance_losses()
+        .map_or(String::new(), |(train, evaluation)| {
+            format!("; chance losses {train:.4} in training, {evaluation:.4} in evaluation")
+        });
     format!(
-        "{}: {} training samples, batch {}, {} lr {}, {} epochs; accuracy on {evaluated} samples",
+        "{}: {} training samples, batch {}, {} lr {}, {} epochs; {} on {evaluated} samples{chance}",
         config.data.name,
         config.data.train_points,
         train.batch,
         plan.trial(RULES[0]).optimizer.name(),
         train.lr,
         train.epochs,
+        if plan.model.feed_forward().is_some() {
+            "best and final accuracy"
+        } else {
+            "best and final loss"
+        },
     )
 }
 
@@ -211,15 +223,27 @@ pub(crate) fn rows_table<'a>(
             status => status_name(status).into(),
         };
         let number = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.5}"));
-        let best = result.best.map_or("–".into(), |(accuracy, epoch)| {
-            format!("{} ({})", percent(Some(accuracy)), epoch + 1)
-        });
+        // Sequences have no accuracy: their best and final losses stand in its place.
+        let best = match (result.best_accuracy, result.best_loss) {
+            (Some((accuracy, epoch)), _) => {
+                format!("{} ({})", percent(Some(accuracy)), epoch + 1)
+            }
+            (None, Some((loss, epoch))) => format!("{loss:.5} ({})", epoch + 1),
+            (None, None) => "–".into(),
+        };
+        let last = match result.last {
+            Some(Score {
+                accuracy: Some(accuracy),
+                ..
+            }) => percent(Some(accuracy)),
+            last => number(last.map(|score| score.loss)),
+        };
         table.add_row([
             rule.name.to_string(),
             plan.config.network.width.to_string(),
-            plan.network.parameters().to_string(),
+            plan.model.parameters().to_string(),
             best,
-            percent(result.last.map(|score| score.accuracy)),
+            last,
             number(result.last.map(|score| score.loss)),
             number(result.train.map(|score| score.loss)),
             format!("{:.2}", result.seconds),
@@ -247,14 +271,16 @@ fn write_summary(
                 lr: config.train.lr,
                 seed: config.train.seed,
                 status: status_name(result.status),
-                best_eval_accuracy: result.best.map(|(accuracy, _)| accuracy),
-                best_epoch: result.best.map(|(_, epoch)| epoch),
-                final_eval_accuracy: result.last.map(|score| score.accuracy),
+                best_eval_accuracy: result.best_accuracy.map(|(accuracy, _)| accuracy),
+                best_epoch: result.best_epoch(),
+                best_eval_loss: result.best_loss.map(|(loss, _)| loss),
+                best_train_loss: result.best_train_loss,
+                final_eval_accuracy: result.last.and_then(|score| score.accuracy),
                 final_eval_loss: result.last.map(|score| score.loss),
                 final_train_loss: result.train.map(|score| score.loss),
                 seconds: result.seconds,
                 steps: result.steps,
-                parameters: plan.network.parameters(),
+                parameters: plan.model.parameters(),
                 device,
                 run: folder
                     .path()

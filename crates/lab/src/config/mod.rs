@@ -4,10 +4,10 @@ mod plan;
 mod schema;
 mod template;
 
-pub use plan::{Plan, PlanError};
+pub use plan::{Plan, PlanError, SetData};
 pub use schema::{
-    Activation, Config, Data, Evaluate, Kind, Network, Norm, Optimizer, Parameterization,
-    Precision, Run, SECTIONS, Train,
+    Activation, AddTask, Config, Data, Evaluate, Kind, Network, Norm, Optimizer, Parameterization,
+    Precision, Run, SECTIONS, Train, Variant,
 };
 pub use template::template;
 
@@ -275,6 +275,42 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         let strides = format!("{:?}", network.strides.as_deref().unwrap_or_default());
         let expected = "every stride must be at least 1";
         return Err(value("network.strides", strides, expected));
+    }
+    let sequences = data.name == data::ADD_TASK;
+    if network.kind == Kind::Recurrent {
+        if network.norm != Norm::None {
+            let norm = format!("{:?}", network.norm).to_lowercase();
+            return Err(value(
+                "network.norm",
+                norm,
+                "a recurrent network has no norm",
+            ));
+        }
+        if !(sequences || ["npz", "npy"].contains(&data.name.as_str())) {
+            let expected = "images are for kind = \"conv\" or \"dense\"; a recurrent network reads add-task, npz or npy";
+            return Err(value("data.name", data.name.clone(), expected));
+        }
+        if let Some(depth) = network.depth {
+            let expected = "a recurrent network has one layer; depth is for kind = \"dense\"";
+            return Err(value("network.depth", depth.to_string(), expected));
+        }
+    } else if sequences {
+        let kind = format!("{:?}", network.kind).to_lowercase();
+        let expected = "add-task holds sequences, which are for kind = \"recurrent\"";
+        return Err(value("network.kind", kind, expected));
+    }
+    if let Some(task) = &data.add_task {
+        if !sequences {
+            let expected = "variant, steps and lags are for add-task";
+            return Err(value("data.name", data.name.clone(), expected));
+        }
+        if task.steps == 0 {
+            return Err(value("data.steps", "0".into(), "must be at least 1"));
+        }
+        if data.evaluate == Evaluate::Holdout && data.holdout.is_none() {
+            let expected = "must be set to hold add-task's training sequences out";
+            return Err(value("data.holdout", "none".into(), expected));
+        }
     }
     if let (Kind::Conv, Some(depth)) = (network.kind, network.depth) {
         let expected =

@@ -1,17 +1,21 @@
 //! From a config and its data to everything that a run needs.
 
-use super::schema::{self, Config, Evaluate, Kind};
-use crate::data::{self, DataError, DataSet};
+use super::schema::{self, Config, Evaluate, Kind, Variant};
+use crate::data::{self, DataError, DataSet, SequenceSet};
 use sansprop::cohort::TrialSpec;
+use sansprop::model::Model;
 use sansprop::network::{Architecture, Network, NetworkError, NetworkSpec, Parameterization};
 use sansprop::optim::Optimizer;
-use sansprop::protocol::{Split, SplitError, minibatch_size};
+use sansprop::protocol::{Samples, Split, SplitError, minibatch_size};
+use sansprop::recurrent::RecurrentNetwork;
 use sansprop::rule::Rule;
+use sansprop::sequences::AddVariant;
 use sansprop::train::Schedule;
 use sansprop_kernels::{Activation, Norm};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why a config cannot run on its data.
@@ -29,11 +33,65 @@ pub enum PlanError {
         error: SplitError,
     },
     /// `evaluate = "test"` on a set without test images.
-    #[error("data.evaluate = \"test\": {0} has no test images; use \"holdout\"")]
+    #[error("data.evaluate = \"test\": {0} has no test samples; use \"holdout\"")]
     NoTest(String),
     /// The network cannot be built.
     #[error(transparent)]
     Network(#[from] NetworkError),
+}
+
+/// A loaded data set of either kind; cheap to clone.
+#[derive(Clone, Debug)]
+pub enum SetData {
+    /// Labelled images.
+    Images(Arc<DataSet>),
+    /// Sequences with targets.
+    Sequences(Arc<SequenceSet>),
+}
+
+impl SetData {
+    /// Loads what a config asks for.
+    ///
+    /// # Errors
+    /// Missing or damaged files; a set that does not suit the network's kind.
+    pub fn load(config: &Config) -> Result<Self, DataError> {
+        let path = config.data.path.as_deref().map(Path::new);
+        let name = &config.data.name;
+        if let Some(task) = &config.data.add_task {
+            let variant = match task.variant {
+                Variant::Published => AddVariant::Published,
+                Variant::Causal => AddVariant::Causal,
+            };
+            let set = data::add_task_set(variant, task.steps, task.lags, config.train.seed)?;
+            return Ok(Self::Sequences(Arc::new(set)));
+        }
+        Ok(match config.network.kind {
+            Kind::Recurrent => Self::Sequences(Arc::new(data::load_sequences(name, path)?)),
+            Kind::Conv | Kind::Dense => Self::Images(Arc::new(data::load(name, path)?)),
+        })
+    }
+
+    /// The files it came from.
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Images(set) => &set.source,
+            Self::Sequences(set) => &set.source,
+        }
+    }
+
+    fn train(&self) -> Samples<'_> {
+        match self {
+            Self::Images(set) => Samples::Images(&set.train),
+            Self::Sequences(set) => Samples::Sequences(&set.train),
+        }
+    }
+
+    fn test(&self) -> Option<Samples<'_>> {
+        match self {
+            Self::Images(set) => set.test.as_ref().map(Samples::Images),
+            Self::Sequences(set) => set.test.as_ref().map(Samples::Sequences),
+        }
+    }
 }
 
 /// A config whose data is loaded and whose every value is decided.
@@ -42,9 +100,9 @@ pub struct Plan {
     /// The resolved config: counts of samples and the minibatch size are those used.
     pub config: Config,
     /// The network.
-    pub network: Network,
+    pub model: Model,
     /// The data.
-    pub data: DataSet,
+    pub data: SetData,
 }
 
 impl Plan {
@@ -53,8 +111,7 @@ impl Plan {
     /// # Errors
     /// Missing or damaged data; more samples asked for than there are; an impossible network.
     pub fn new(config: Config) -> Result<Self, PlanError> {
-        let path = config.data.path.as_deref().map(Path::new);
-        let data = data::load(&config.data.name, path)?;
+        let data = SetData::load(&config)?;
         Self::with_data(config, data)
     }
 
@@ -62,9 +119,11 @@ impl Plan {
     ///
     /// # Errors
     /// As for [`new`](Self::new), without those of loading.
-    pub fn with_data(mut config: Config, data: DataSet) -> Result<Self, PlanError> {
-        let samples = data.train.len();
-        config.data.holdout.get_or_insert((samples / 10).max(1));
+    pub fn with_data(mut config: Config, data: SetData) -> Result<Self, PlanError> {
+        let samples = data.train().len();
+        if config.data.evaluate == Evaluate::Holdout {
+            config.data.holdout.get_or_insert((samples / 10).max(1));
+        }
         let asked = config.data.train_points;
         let points = split(&config, &data)?.train.samples.len();
         let all = {
@@ -74,10 +133,9 @@ impl Plan {
         };
         config.data.train_points = points;
         config.train.batch = minibatch_size(config.train.batch, points, asked > 0 && points < all);
-        let network = Network::new(network_spec(&config, &data))?;
         Ok(Self {
+            model: model(&config, &data)?,
             config,
-            network,
             data,
         })
     }
@@ -88,6 +146,16 @@ impl Plan {
     /// None once the plan is made.
     pub fn split(&self) -> Result<Split<'_>, PlanError> {
         split(&self.config, &self.data)
+    }
+
+    /// Losses of always answering ½ on the training and the evaluated sequences; none for images.
+    pub fn chance_losses(&self) -> Option<(f64, f64)> {
+        let split = self.split().ok()?;
+        let loss = |part: &sansprop::protocol::Part<'_>| match part.set {
+            Samples::Images(_) => None,
+            Samples::Sequences(set) => Some(set.chance_loss(part.samples.clone())),
+        };
+        Some((loss(&split.train)?, loss(&split.evaluation)?))
     }
 
     /// How long and in what portions to train.
@@ -148,6 +216,7 @@ impl Config {
         let kind = match self.network.kind {
             Kind::Conv => "conv",
             Kind::Dense => "dense",
+            Kind::Recurrent => "recurrent",
         };
         format!(
             "{}-{kind}-w{}-{}-{hash}",
@@ -161,25 +230,57 @@ impl Config {
     }
 }
 
-fn split<'a>(config: &Config, data: &'a DataSet) -> Result<Split<'a>, PlanError> {
+fn split<'a>(config: &Config, data: &'a SetData) -> Result<Split<'a>, PlanError> {
     let points = Some(config.data.train_points).filter(|&n| n > 0);
+    let train = data.train();
     let split = match config.data.evaluate {
         Evaluate::Holdout => {
             // The held-out part shrinks with a small training part only.
             let holdout = config.data.holdout.unwrap_or(0);
-            let available = data.train.len().saturating_sub(holdout);
-            Split::held_out(&data.train, holdout, points.filter(|&n| n != available))
+            let available = train.len().saturating_sub(holdout);
+            Split::held_out(train, holdout, points.filter(|&n| n != available))
         }
         Evaluate::Test => {
-            let test = data.test.as_ref();
-            let test = test.ok_or_else(|| PlanError::NoTest(data.name.clone()))?;
-            Split::test(&data.train, test, points)
+            let test = data.test();
+            let test = test.ok_or_else(|| PlanError::NoTest(config.data.name.clone()))?;
+            Split::test(train, test, points)
         }
     };
     split.map_err(|error| PlanError::Split {
-        set: data.name.clone(),
+        set: config.data.name.clone(),
         error,
     })
+}
+
+fn model(config: &Config, data: &SetData) -> Result<Model, PlanError> {
+    let network = &config.network;
+    Ok(match data {
+        SetData::Images(set) => Network::new(network_spec(config, set))?.into(),
+        SetData::Sequences(set) => RecurrentNetwork::new(
+            network.width,
+            set.train.steps(),
+            config.train.batch,
+            activation(network.activation),
+            parameterization(network.parameterization),
+        )
+        .into(),
+    })
+}
+
+fn activation(activation: schema::Activation) -> Activation {
+    match activation {
+        schema::Activation::Relu => Activation::Relu,
+        schema::Activation::Tanh => Activation::Tanh,
+        schema::Activation::Erf => Activation::Erf,
+        schema::Activation::Linear => Activation::Linear,
+    }
+}
+
+fn parameterization(parameterization: schema::Parameterization) -> Parameterization {
+    match parameterization {
+        schema::Parameterization::Ntk => Parameterization::Ntk,
+        schema::Parameterization::Standard => Parameterization::Standard,
+    }
 }
 
 fn network_spec(config: &Config, data: &DataSet) -> NetworkSpec {
@@ -191,25 +292,18 @@ fn network_spec(config: &Config, data: &DataSet) -> NetworkSpec {
             Kind::Conv => Architecture::Conv {
                 strides: network.strides.clone().unwrap_or_default(),
             },
-            Kind::Dense => Architecture::Dense {
+            // Images never meet a recurrent network: the config was checked.
+            Kind::Dense | Kind::Recurrent => Architecture::Dense {
                 depth: network.depth.unwrap_or_default(),
             },
         },
         width: network.width,
-        activation: match network.activation {
-            schema::Activation::Relu => Activation::Relu,
-            schema::Activation::Tanh => Activation::Tanh,
-            schema::Activation::Erf => Activation::Erf,
-            schema::Activation::Linear => Activation::Linear,
-        },
+        activation: activation(network.activation),
         norm: match network.norm {
             schema::Norm::Location => Norm::Location,
             schema::Norm::Channel => Norm::Channel,
             schema::Norm::None => Norm::None,
         },
-        parameterization: match network.parameterization {
-            schema::Parameterization::Ntk => Parameterization::Ntk,
-            schema::Parameterization::Standard => Parameterization::Standard,
-        },
+        parameterization: parameterization(network.parameterization),
     }
 }

@@ -50,27 +50,64 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
         "so many first training samples are held out and evaluated (own arrays: a tenth)",
     );
     add(
-        "evaluate = \"holdout\"".into(),
+        format!(
+            "evaluate = {:?}",
+            format!("{:?}", data.evaluate).to_lowercase()
+        ),
         "holdout; or test: the set's test images, and nothing is held out",
     );
 
+    if let Some(task) = &data.add_task {
+        add(
+            format!(
+                "variant = {:?}",
+                format!("{:?}", task.variant).to_lowercase()
+            ),
+            "published: lags roll around, with the published slip; causal: lags start from zero",
+        );
+        add(format!("steps = {}", task.steps), "steps of a sequence");
+        add(
+            format!("lags = {:?}", task.lags),
+            "y = 1/2 + x[t-lags[0]]/2 - x[t-lags[1]]/4",
+        );
+    } else {
+        add(
+            "# variant = \"published\"".into(),
+            "only for add-task: published, causal",
+        );
+        add(
+            "# steps = 100".into(),
+            "only for add-task: steps of a sequence",
+        );
+        add(
+            "# lags = [2, 5]".into(),
+            "only for add-task: lags of its two terms",
+        );
+    }
+
     add(section("network"), "");
+    let kind = format!("{:?}", network.kind).to_lowercase();
     add(
-        "kind = \"conv\"".into(),
-        "conv: 3x3 convolutions, global average pool, head; dense: fully connected",
+        format!("kind = {kind:?}"),
+        "conv: 3x3 convolutions, global average pool, head; dense: fully connected;",
+    );
+    add(
+        String::new(),
+        "recurrent: for sequences (add-task, npz, npy)",
     );
     add(
         format!("width = {}", network.width),
         "channels (units) of every hidden layer",
     );
+    let comment = if network.strides.is_some() { "" } else { "# " };
     add(
-        format!("strides = {strides:?}"),
-        "conv: one layer for each stride (a dense net ignores them)",
+        format!("{comment}strides = {strides:?}"),
+        "conv: one layer for each stride (other kinds ignore them)",
     );
     add("# depth = 3".into(), "dense: number of hidden layers");
     add("activation = \"relu\"".into(), "relu, tanh, erf, linear");
     add(
-        "norm = \"location\"".into(),
+        format!("norm = {:?}", format!("{:?}", network.norm).to_lowercase()),
         "location: per location and channel over the batch (the paper's);",
     );
     add(

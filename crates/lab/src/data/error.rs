@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sansprop::images::ImagesError;
+use sansprop::sequences::SequencesError;
 use thiserror::Error;
 
 /// Why a data set was not loaded.
@@ -146,6 +147,24 @@ pub enum DataError {
         file: String,
         /// What it holds and what it should hold.
         problem: String,
+    },
+    /// The set does not suit the network.
+    #[error("data set `{set}` holds {holds}: it is for {network}")]
+    Kind {
+        /// The set.
+        set: String,
+        /// What it holds.
+        holds: &'static str,
+        /// What it is for.
+        network: &'static str,
+    },
+    /// The values were read but do not make a set of sequences.
+    #[error("{file}: {error}")]
+    Sequences {
+        /// The file.
+        file: String,
+        /// What is wrong with them.
+        error: SequencesError,
     },
     /// The values were read but do not make an image set.
     #[error("{file}: {error}")]

@@ -18,6 +18,8 @@ pub(super) enum Format {
     Npz,
     /// A folder of NumPy arrays.
     Npy,
+    /// Sequences that the program makes.
+    AddTask,
 }
 
 /// One known set.
@@ -31,7 +33,7 @@ pub(super) struct Known {
     pub(super) official: Option<(usize, Option<usize>)>,
 }
 
-static KNOWN: [Known; 7] = [
+static KNOWN: [Known; 8] = [
     Known {
         name: "digits",
         format: Format::Digits,
@@ -77,6 +79,12 @@ static KNOWN: [Known; 7] = [
     Known {
         name: "npy",
         format: Format::Npy,
+        published: "",
+        official: None,
+    },
+    Known {
+        name: super::ADD_TASK,
+        format: Format::AddTask,
         published: "",
         official: None,
     },

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use sansprop::images::ImageShape;
+use sansprop::sequences::ADD_TASK_SEQUENCES;
 use serde::Serialize;
 
 use super::cifar::{self, Layout, Place};
 use super::known::{self, Format, Known};
 use super::numpy::Arrays;
-use super::{DataError, digits, idx, locate};
+use super::{DataError, digits, idx, locate, sequences};
 
 /// What is known of one set before it is loaded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,6 +60,12 @@ fn entry(set: &Known, base: &Path) -> Entry {
             entry.found_at(digits::SOURCE.to_string());
             entry.set(samples, digits::SHAPE);
             entry.classes = Some(digits::CLASSES);
+            Ok(())
+        }
+        Format::AddTask => {
+            entry.found_at(sequences::ADD_TASK_SOURCE.to_string());
+            let (train, test) = ADD_TASK_SEQUENCES;
+            (entry.train, entry.test) = (Some(train), Some(test));
             Ok(())
         }
         Format::Cifar10 => cifar10(set, base, &mut entry),

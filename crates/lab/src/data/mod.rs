@@ -11,6 +11,7 @@
 //! | `kmnist`, `fashion-mnist`, `mnist` | IDX files, raw or `.gz`, flat or in torchvision's `NAME/raw` |
 //! | `npz` | one file with `x_train`, `y_train` and, if there is a test set, `x_test`, `y_test` |
 //! | `npy` | a folder with the same arrays as `x_train.npy` and so on |
+//! | `add-task` | none: sequences that the program makes, see [`add_task_set`] |
 //!
 //! Nothing is downloaded, nothing is written, and no reader changes the order of the samples.
 //! The readers are made for damaged files (every length is checked before it is believed), not for
@@ -26,6 +27,7 @@ mod locate;
 mod npy;
 mod numpy;
 mod pickle;
+mod sequences;
 mod verify;
 
 use std::path::Path;
@@ -34,7 +36,11 @@ pub use error::DataError;
 pub use known::names;
 pub use list::{Entry, list};
 use sansprop::images::Images;
+pub use sequences::{SequenceSet, add_task_set, load_sequences};
 pub use verify::{Report, SplitReport, verify};
+
+/// The set of sequences that the program makes by itself.
+pub const ADD_TASK: &str = "add-task";
 
 /// A loaded data set.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,5 +72,10 @@ pub fn load(name: &str, path: Option<&Path>) -> Result<DataSet, DataError> {
         known::Format::Idx { .. } => idx::load(known, &base),
         known::Format::Npz => numpy::load_npz(known, &base),
         known::Format::Npy => numpy::load_npy(known, &base),
+        known::Format::AddTask => Err(DataError::Kind {
+            set: name.to_string(),
+            holds: "sequences",
+            network: "a recurrent network (network.kind = \"recurrent\")",
+        }),
     }
 }

@@ -71,7 +71,7 @@ impl Arrays {
 
     /// Passes the array's name and header, and a reader of its values, to `take`; none where there
     /// is no such array.
-    fn with<T>(
+    pub(super) fn with<T>(
         &mut self,
         key: &str,
         take: impl FnOnce(&str, &Header, &mut dyn Read) -> Result<T, DataError>,

@@ -16,8 +16,8 @@ pub struct StepLine {
     pub epoch: usize,
     /// Loss on the minibatch before the update.
     pub loss: f64,
-    /// Share of hits on the minibatch before the update.
-    pub accuracy: f64,
+    /// Share of hits on the minibatch before the update; `null` for sequences.
+    pub accuracy: Option<f64>,
 }
 
 /// One epoch.
@@ -26,13 +26,14 @@ pub struct StepLine {
 pub struct EpochLine {
     /// Epoch, counted from 0.
     pub epoch: usize,
-    /// Mean loss over the epoch's minibatches, each before its update.
+    /// Images: mean loss over the epoch's minibatches, each before its update. Sequences: loss on the training
+    /// part after the epoch.
     pub train_loss: f64,
-    /// Share of hits over the same.
-    pub train_accuracy: f64,
+    /// Share of hits over the same; `null` for sequences.
+    pub train_accuracy: Option<f64>,
     /// Loss on the evaluated samples after the epoch; `null` where `eval_every` skips it.
     pub eval_loss: Option<f64>,
-    /// Share of hits on them.
+    /// Share of hits on them; `null` for sequences.
     pub eval_accuracy: Option<f64>,
     /// Seconds of training and evaluation, as if the trial ran alone.
     pub seconds: f64,
@@ -46,8 +47,18 @@ pub struct EndLine {
     pub status: &'static str,
     /// Best accuracy on the evaluated samples over epochs.
     pub best_eval_accuracy: Option<f64>,
-    /// The first epoch that reached it.
+    /// The first epoch that reached it; for sequences the one with the best loss.
     pub best_epoch: Option<usize>,
+    /// Best loss on the evaluated samples over epochs.
+    pub best_eval_loss: Option<f64>,
+    /// Best training loss over epochs.
+    pub best_train_loss: Option<f64>,
+    /// Sequences: training loss of always answering ½.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chance_train_loss: Option<f64>,
+    /// Sequences: the same on the evaluated samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chance_eval_loss: Option<f64>,
     /// The epoch in which a loss was not finite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diverged_epoch: Option<usize>,

@@ -15,8 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct TrialResult {
     /// How it ended.
     pub status: Status,
-    /// Best accuracy on the evaluated samples, and the first epoch that reached it.
-    pub best: Option<(f64, usize)>,
+    /// Best accuracy on the evaluated samples, and the first epoch that reached it; none for sequences.
+    pub best_accuracy: Option<(f64, usize)>,
+    /// Best loss on the evaluated samples, and the first epoch that reached it.
+    pub best_loss: Option<(f64, usize)>,
+    /// Best training loss.
+    pub best_train_loss: Option<f64>,
     /// The last evaluation.
     pub last: Option<Score>,
     /// The last epoch's mean training loss and accuracy.
@@ -25,6 +29,37 @@ pub struct TrialResult {
     pub seconds: f64,
     /// Updates done.
     pub steps: u64,
+}
+
+impl TrialResult {
+    fn add_epoch(&mut self, epoch: usize, train: Score, evaluation: Option<Score>) {
+        self.train = Some(train);
+        if train.loss.is_finite() && self.best_train_loss.is_none_or(|best| train.loss < best) {
+            self.best_train_loss = Some(train.loss);
+        }
+        let Some(score) = evaluation else {
+            return;
+        };
+        self.last = Some(score);
+        if !score.loss.is_finite() {
+            return;
+        }
+        if self.best_loss.is_none_or(|(best, _)| score.loss < best) {
+            self.best_loss = Some((score.loss, epoch));
+        }
+        if let Some(accuracy) = score.accuracy
+            && self.best_accuracy.is_none_or(|(best, _)| accuracy > best)
+        {
+            self.best_accuracy = Some((accuracy, epoch));
+        }
+    }
+
+    /// The epoch with the best accuracy; for sequences the one with the best loss.
+    pub fn best_epoch(&self) -> Option<usize> {
+        self.best_accuracy
+            .or(self.best_loss)
+            .map(|(_, epoch)| epoch)
+    }
 }
 
 /// One trial's files and what is known of it so far.
@@ -48,7 +83,9 @@ impl TrialRecord {
             metrics,
             result: TrialResult {
                 status: Status::Running,
-                best: None,
+                best_accuracy: None,
+                best_loss: None,
+                best_train_loss: None,
                 last: None,
                 train: None,
                 seconds: 0.0,
@@ -64,16 +101,19 @@ pub struct Recorder {
     clock: Clock,
     progress: Progress,
     log_steps: bool,
+    chance: Option<(f64, f64)>,
     stop: Arc<AtomicBool>,
     error: Option<RunError>,
 }
 
 impl Recorder {
-    /// Records `trials`; training stops when `stop` becomes true.
+    /// Records `trials`; training stops when `stop` becomes true. `chance` are the losses of always answering ½
+    /// in training and in evaluation, for sequences.
     pub fn new(
         trials: Vec<TrialRecord>,
         progress: Progress,
         log_steps: bool,
+        chance: Option<(f64, f64)>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -81,6 +121,7 @@ impl Recorder {
             trials,
             progress,
             log_steps,
+            chance,
             stop,
             error: None,
         }
@@ -143,20 +184,11 @@ impl Recorder {
                     train_loss: train.loss,
                     train_accuracy: train.accuracy,
                     eval_loss: evaluation.map(|e| e.loss),
-                    eval_accuracy: evaluation.map(|e| e.accuracy),
+                    eval_accuracy: evaluation.and_then(|e| e.accuracy),
                     seconds,
                 })?;
                 record.metrics.flush()?;
-                let result = &mut record.result;
-                result.train = Some(train);
-                if let Some(score) = evaluation {
-                    result.last = Some(score);
-                    if score.loss.is_finite()
-                        && result.best.is_none_or(|(best, _)| score.accuracy > best)
-                    {
-                        result.best = Some((score.accuracy, epoch));
-                    }
-                }
+                record.result.add_epoch(epoch, train, evaluation);
                 self.progress.epoch(&Update {
                     trial,
                     epoch,
@@ -182,8 +214,12 @@ impl Recorder {
             .save("final.safetensors", &cohort.tensors(trial), steps)?;
         record.metrics.add(&EndLine {
             status: status_name(status),
-            best_eval_accuracy: record.result.best.map(|(accuracy, _)| accuracy),
-            best_epoch: record.result.best.map(|(_, epoch)| epoch),
+            best_eval_accuracy: record.result.best_accuracy.map(|(accuracy, _)| accuracy),
+            best_epoch: record.result.best_epoch(),
+            best_eval_loss: record.result.best_loss.map(|(loss, _)| loss),
+            best_train_loss: record.result.best_train_loss,
+            chance_train_loss: self.chance.map(|(train, _)| train),
+            chance_eval_loss: self.chance.map(|(_, evaluation)| evaluation),
             diverged_epoch: match status {
                 Status::Diverged { epoch } => Some(epoch),
                 _ => None,

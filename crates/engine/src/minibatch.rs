@@ -1,0 +1,32 @@
+//! A minibatch on the host.
+
+/// What a minibatch is to be answered with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// The class of each sample.
+    Labels(Vec<u32>),
+    /// The values of each sequence, `[step, batch, output]`.
+    Values(Vec<f32>),
+}
+
+/// Inputs and targets of some samples, laid out for a network's first layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Minibatch {
+    /// Number of samples.
+    pub batch: usize,
+    /// `[location, batch, channel]` for images, `[step, batch, input]` for sequences.
+    pub input: Vec<f32>,
+    /// What they are to be answered with.
+    pub targets: Targets,
+}
+
+impl Minibatch {
+    /// Labelled images.
+    pub fn labelled(input: Vec<f32>, labels: Vec<u32>) -> Self {
+        Self {
+            batch: labels.len(),
+            input,
+            targets: Targets::Labels(labels),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Working memory of a feed-forward cohort, and what is done in it.
+
+use crate::cohort::Report;
+use crate::learn::{FeedbackState, Inputs, Scratch, update_direction};
+use crate::network::Network;
+use crate::pass::{Pass, Weights};
+use crate::rule::Rule;
+use sansprop_kernels::Backend;
+
+/// Working memory for minibatches of up to so many samples.
+pub(crate) struct FeedForwardRoom<B: Backend> {
+    input: B::Buffer,
+    current: Pass<B>,
+    initial: Option<Pass<B>>,
+    error: B::Buffer,
+    scratch: Scratch<B>,
+    pub(crate) gradient: Weights<B>,
+}
+
+impl<B: Backend> FeedForwardRoom<B> {
+    pub(crate) fn new(backend: &B, network: &Network, batch: usize, initial_pass: bool) -> Self {
+        let (locations, channels) = network.input_panels();
+        Self {
+            input: backend.zeros(locations * batch * channels),
+            current: Pass::new(backend, network, batch),
+            initial: initial_pass.then(|| Pass::new(backend, network, batch)),
+            error: backend.zeros(batch * network.spec().classes),
+            scratch: Scratch::new(backend, network, batch),
+            gradient: Weights::zeros(backend, network),
+        }
+    }
+
+    pub(crate) fn load(&mut self, backend: &B, input: &[f32]) {
+        backend.write_f32(input, &mut self.input);
+    }
+
+    /// Runs the initial network on the loaded minibatch.
+    pub(crate) fn run_initial(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        initial_weights: &Weights<B>,
+        batch: usize,
+    ) {
+        if let Some(pass) = &mut self.initial {
+            pass.run(backend, network, initial_weights, batch, &self.input);
+        }
+    }
+
+    /// Forward pass and loss on the loaded minibatch.
+    pub(crate) fn evaluate(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        labels: &[u32],
+        target_shift: f64,
+    ) -> Report {
+        self.current
+            .run(backend, network, weights, labels.len(), &self.input);
+        let report = backend.loss(
+            labels,
+            network.spec().classes,
+            target_shift,
+            self.current.output(),
+            &mut self.error,
+        );
+        Report {
+            loss: report.loss,
+            correct: Some(report.correct),
+        }
+    }
+
+    /// Computes one trial's update direction from the passes and the error at hand.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn learn(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        rule: &Rule,
+        weights: &Weights<B>,
+        initial_weights: Option<&Weights<B>>,
+        feedback: &FeedbackState<B>,
+        batch: usize,
+    ) {
+        let inputs = Inputs {
+            network,
+            batch,
+            input: &self.input,
+            error: &self.error,
+            weights,
+            current: &self.current,
+            initial_weights,
+            initial: self.initial.as_ref(),
+            feedback,
+        };
+        update_direction(backend, rule, &inputs, &mut self.scratch, &mut self.gradient);
+    }
+}
