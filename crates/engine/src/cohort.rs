@@ -267,7 +267,9 @@ impl<'b, B: Backend> Cohort<'b, B> {
             (Room::Recurrent(room), Model::Recurrent(network), Targets::Values(values)) => {
                 room.evaluate(self.backend, network, weights, self.batch, values)
             }
-            _ => panic!("the minibatch does not suit the network: labels for images, values for sequences"),
+            _ => panic!(
+                "the minibatch does not suit the network: labels for images, values for sequences"
+            ),
         }
     }
 
@@ -335,13 +337,19 @@ impl<'b, B: Backend> Cohort<'b, B> {
         let trial = &self.trials[trial];
         let [weights, biases, feedback] = self.model.shapes(FeedbackDraw::of(&trial.spec.rule));
         let mut tensors = named_tensors(self.backend, weights, trial.weights.weight.iter());
-        tensors.extend(named_tensors(self.backend, biases, trial.weights.bias.iter()));
+        tensors.extend(named_tensors(
+            self.backend,
+            biases,
+            trial.weights.bias.iter(),
+        ));
         tensors.extend(match &trial.feedback {
             FeedbackState::None => Vec::new(),
             FeedbackState::Random(buffers) => named_tensors(self.backend, feedback, buffers.iter()),
-            FeedbackState::Direct(wired) => {
-                named_tensors(self.backend, feedback, wired.iter().map(|(_, buffer)| buffer))
-            }
+            FeedbackState::Direct(wired) => named_tensors(
+                self.backend,
+                feedback,
+                wired.iter().map(|(_, buffer)| buffer),
+            ),
         });
         tensors
     }

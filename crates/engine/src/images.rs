@@ -192,12 +192,24 @@ impl Images {
         match &self.pixels {
             Pixels::Bytes { values, divisor } => {
                 let table: [f32; 256] = std::array::from_fn(|v| v as f32 / divisor);
-                scatter(samples, self.shape.len(), channels, values, &mut input, |&v| {
-                    table[usize::from(v)]
-                });
+                scatter(
+                    samples,
+                    self.shape.len(),
+                    channels,
+                    values,
+                    &mut input,
+                    |&v| table[usize::from(v)],
+                );
             }
             Pixels::Floats(values) => {
-                scatter(samples, self.shape.len(), channels, values, &mut input, |&v| v);
+                scatter(
+                    samples,
+                    self.shape.len(),
+                    channels,
+                    values,
+                    &mut input,
+                    |&v| v,
+                );
             }
         }
         Minibatch::labelled(input, labels)

@@ -95,7 +95,9 @@ impl Model {
             Self::Recurrent(_) => {
                 let (weights, biases) = recurrent::trained(rule);
                 let weights = weights.iter().map(|&i| Trained::Weight(i));
-                weights.chain(biases.iter().map(|&i| Trained::Bias(i))).collect()
+                weights
+                    .chain(biases.iter().map(|&i| Trained::Bias(i)))
+                    .collect()
             }
         }
     }

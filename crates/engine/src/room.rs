@@ -94,6 +94,12 @@ impl<B: Backend> FeedForwardRoom<B> {
             initial: self.initial.as_ref(),
             feedback,
         };
-        update_direction(backend, rule, &inputs, &mut self.scratch, &mut self.gradient);
+        update_direction(
+            backend,
+            rule,
+            &inputs,
+            &mut self.scratch,
+            &mut self.gradient,
+        );
     }
 }

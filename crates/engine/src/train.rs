@@ -136,7 +136,11 @@ pub fn train<B: Backend>(
     let backend = cohort.backend();
     backend.scope(|| {
         let mut run = Run {
-            layout: match cohort.model().feed_forward().map(|n| &n.spec().architecture) {
+            layout: match cohort
+                .model()
+                .feed_forward()
+                .map(|n| &n.spec().architecture)
+            {
                 Some(Architecture::Conv { .. }) => MinibatchLayout::Locations,
                 Some(Architecture::Dense { .. }) | None => MinibatchLayout::Flat,
             },

@@ -225,7 +225,10 @@ impl<B: Backend> Observer<B> for Compare<'_> {
             0.0,
         );
         let gradient = cohort.last_gradient();
-        let network = cohort.model().feed_forward().expect("a feed-forward network");
+        let network = cohort
+            .model()
+            .feed_forward()
+            .expect("a feed-forward network");
         let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
         let full = expected.gradients.iter().find(|g| g.step == step);
         for l in trained_layers(rule, network) {

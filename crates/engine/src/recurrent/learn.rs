@@ -122,7 +122,11 @@ pub(super) fn update_direction<B: Backend>(
     if !rule.trains_hidden_layers() {
         return;
     }
-    let delta = if apart { &scratch.local } else { &scratch.delta };
+    let delta = if apart {
+        &scratch.local
+    } else {
+        &scratch.delta
+    };
     backend.weight_gradient(
         &layers[INPUT],
         inputs.batch,
@@ -155,7 +159,13 @@ fn through_time<B: Backend>(
     let hidden = feedback_weight(backend, weights, inputs, HIDDEN, sign_hidden);
     let readout = feedback_weight(backend, weights, inputs, READOUT, sign_readout);
     let layer = &network.layers()[READOUT];
-    backend.transposed(layer, inputs.batch, readout, inputs.error, &mut scratch.signal);
+    backend.transposed(
+        layer,
+        inputs.batch,
+        readout,
+        inputs.error,
+        &mut scratch.signal,
+    );
     let unrolled = Unrolled {
         path: &inputs.pass(slopes).cell,
         delta: &mut scratch.delta,
@@ -198,4 +208,3 @@ fn feedback_weight<'a, B: Backend>(
         }
     }
 }
-

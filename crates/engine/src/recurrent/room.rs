@@ -66,7 +66,15 @@ impl<B: Backend> RecurrentRoom<B> {
         targets: &[f32],
     ) -> Report {
         let state = &weights.bias[INITIAL_STATE];
-        run(backend, network, weights, state, batch, &self.input, &mut self.current);
+        run(
+            backend,
+            network,
+            weights,
+            state,
+            batch,
+            &self.input,
+            &mut self.current,
+        );
         let output = &self.current.output.a;
         Report {
             loss: backend.sequence_loss(targets, batch, output, &mut self.error),
@@ -87,9 +95,11 @@ impl<B: Backend> RecurrentRoom<B> {
     ) {
         // The initial weights run from the *current* initial state, which differs from trial to trial: this
         // pass cannot be shared.
-        if let (true, Some(pass), Some(initial)) =
-            (rule.needs_initial_pass(), &mut self.initial, initial_weights)
-        {
+        if let (true, Some(pass), Some(initial)) = (
+            rule.needs_initial_pass(),
+            &mut self.initial,
+            initial_weights,
+        ) {
             let state = &weights.bias[INITIAL_STATE];
             run(backend, network, initial, state, batch, &self.input, pass);
         }
@@ -104,7 +114,13 @@ impl<B: Backend> RecurrentRoom<B> {
             initial: self.initial.as_ref(),
             feedback,
         };
-        update_direction(backend, rule, &inputs, &mut self.scratch, &mut self.gradient);
+        update_direction(
+            backend,
+            rule,
+            &inputs,
+            &mut self.scratch,
+            &mut self.gradient,
+        );
     }
 }
 
