@@ -4,6 +4,7 @@
 //! the initial network's forward pass on it, which is computed once for all of them. A trial's numbers are
 //! bitwise the same alone and in company: the kernels see the same operands in the same order.
 
+use crate::companion::Companion;
 use crate::init::FeedbackDraw;
 use crate::learn::FeedbackState;
 use crate::minibatch::{Minibatch, Targets};
@@ -119,21 +120,25 @@ impl<B: Backend> Trial<B> {
 
 /// Trials in lockstep. See the module's text.
 pub struct Cohort<'b, B: Backend> {
-    backend: &'b B,
-    model: Model,
-    trials: Vec<Trial<B>>,
+    pub(crate) backend: &'b B,
+    pub(crate) model: Model,
+    pub(crate) seed: u32,
+    pub(crate) trials: Vec<Trial<B>>,
+    pub(crate) companions: Vec<Companion<B>>,
     /// W⁽⁰⁾ of the trials that look at it; these all start from the same draw.
-    initial_weights: Option<Weights<B>>,
+    pub(crate) initial_weights: Option<Weights<B>>,
     target_shift: f64,
     /// Most samples of a minibatch.
-    most: usize,
-    batch: usize,
+    pub(crate) most: usize,
+    /// Samples of the loaded minibatch.
+    pub(crate) batch: usize,
+    pub(crate) samples: Vec<usize>,
     targets: Targets,
-    room: Room<B>,
+    pub(crate) room: Room<B>,
 }
 
 /// Working memory, as the model's kind needs it.
-enum Room<B: Backend> {
+pub(crate) enum Room<B: Backend> {
     FeedForward(Box<FeedForwardRoom<B>>),
     Recurrent(Box<RecurrentRoom<B>>),
 }
@@ -188,10 +193,13 @@ impl<'b, B: Backend> Cohort<'b, B> {
                 Model::Recurrent(network) => network.batch(),
             },
             model,
+            seed,
             trials,
+            companions: Vec::new(),
             initial_weights,
             target_shift,
             batch: 0,
+            samples: Vec::new(),
             targets: Targets::Labels(Vec::new()),
             room,
         }
@@ -233,6 +241,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
             self.most
         );
         self.batch = minibatch.batch;
+        self.samples.clone_from(&minibatch.samples);
         self.targets.clone_from(&minibatch.targets);
         match &mut self.room {
             Room::FeedForward(room) => room.load(self.backend, &minibatch.input),
@@ -244,7 +253,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
     /// says whether it did.
     pub fn run_initial(&mut self) -> bool {
         let wanted = |t: &Trial<B>| t.status == Status::Running && t.spec.rule.needs_initial_pass();
-        let any = self.trials.iter().any(wanted);
+        let any = self.trials.iter().any(wanted) || self.companions_share_initial();
         match (&mut self.room, &self.model, &self.initial_weights) {
             (Room::FeedForward(room), Model::FeedForward(network), Some(weights)) if any => {
                 room.run_initial(self.backend, network, weights, self.batch);
@@ -280,6 +289,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
     pub fn step(&mut self, trial: usize) -> Report {
         let report = self.evaluate(trial);
         if report.loss.is_finite() {
+            self.step_companion(trial);
             self.learn(trial);
             self.apply(trial);
         }
@@ -298,7 +308,9 @@ impl<'b, B: Backend> Cohort<'b, B> {
         let initial = self.initial_weights.as_ref();
         match (&mut self.room, &self.model) {
             (Room::FeedForward(room), Model::FeedForward(network)) => {
-                room.learn(backend, network, rule, weights, initial, feedback, batch);
+                room.learn(
+                    backend, network, rule, weights, initial, None, feedback, batch,
+                );
             }
             (Room::Recurrent(room), Model::Recurrent(network)) => {
                 room.learn(backend, network, rule, weights, initial, feedback, batch);

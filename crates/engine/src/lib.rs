@@ -6,8 +6,10 @@
 //! [`sansprop_kernels::Backend`], the machine.
 #![forbid(unsafe_code)]
 
+pub mod alignment;
 pub mod check;
 pub mod cohort;
+pub mod companion;
 pub mod images;
 pub mod init;
 pub mod learn;

@@ -14,6 +14,8 @@ pub enum Targets {
 pub struct Minibatch {
     /// Number of samples.
     pub batch: usize,
+    /// The samples' places in their part.
+    pub samples: Vec<usize>,
     /// `[location, batch, channel]` for images, `[step, batch, input]` for sequences.
     pub input: Vec<f32>,
     /// What they are to be answered with.
@@ -21,10 +23,11 @@ pub struct Minibatch {
 }
 
 impl Minibatch {
-    /// Labelled images.
+    /// Labelled images, numbered from 0.
     pub fn labelled(input: Vec<f32>, labels: Vec<u32>) -> Self {
         Self {
             batch: labels.len(),
+            samples: (0..labels.len()).collect(),
             input,
             targets: Targets::Labels(labels),
         }

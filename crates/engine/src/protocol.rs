@@ -43,9 +43,13 @@ impl Part<'_> {
     /// Gathers samples, named by their place in the part; images in the given layout.
     pub fn minibatch(&self, order: &[usize], layout: MinibatchLayout) -> Minibatch {
         let samples: Vec<usize> = order.iter().map(|i| self.samples.start + i).collect();
-        match self.set {
+        let minibatch = match self.set {
             Samples::Images(images) => images.minibatch(&samples, layout),
             Samples::Sequences(sequences) => sequences.minibatch(&samples),
+        };
+        Minibatch {
+            samples: order.to_vec(),
+            ..minibatch
         }
     }
 }

@@ -47,6 +47,34 @@ impl<B: Backend> FeedForwardRoom<B> {
         }
     }
 
+    /// Runs weights on the loaded minibatch into a pass of their own.
+    pub(crate) fn run_from(
+        &self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        pass: &mut Pass<B>,
+    ) {
+        pass.run(backend, network, weights, batch, &self.input);
+    }
+
+    /// Makes room for the initial network's pass.
+    pub(crate) fn add_initial(&mut self, backend: &B, network: &Network, batch: usize) {
+        self.initial
+            .get_or_insert_with(|| Pass::new(backend, network, batch));
+    }
+
+    /// The errors of the last evaluation, `[batch, class]`.
+    pub(crate) fn error(&self) -> &B::Buffer {
+        &self.error
+    }
+
+    /// Replaces the errors, for an update driven by errors from elsewhere.
+    pub(crate) fn set_error(&mut self, backend: &B, error: &[f64]) {
+        backend.write(error, &mut self.error);
+    }
+
     /// Forward pass and loss on the loaded minibatch.
     pub(crate) fn evaluate(
         &mut self,
@@ -71,7 +99,8 @@ impl<B: Backend> FeedForwardRoom<B> {
         }
     }
 
-    /// Computes one trial's update direction from the passes and the error at hand.
+    /// Computes one trial's update direction from the passes and the error at hand; `initial_pass` takes the
+    /// place of the room's own.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn learn(
         &mut self,
@@ -80,6 +109,7 @@ impl<B: Backend> FeedForwardRoom<B> {
         rule: &Rule,
         weights: &Weights<B>,
         initial_weights: Option<&Weights<B>>,
+        initial_pass: Option<&Pass<B>>,
         feedback: &FeedbackState<B>,
         batch: usize,
     ) {
@@ -91,7 +121,7 @@ impl<B: Backend> FeedForwardRoom<B> {
             weights,
             current: &self.current,
             initial_weights,
-            initial: self.initial.as_ref(),
+            initial: initial_pass.or(self.initial.as_ref()),
             feedback,
         };
         update_direction(

@@ -115,6 +115,7 @@ impl Sequences {
         };
         Minibatch {
             batch: samples.len(),
+            samples: samples.to_vec(),
             input: gather(&self.inputs),
             targets: Targets::Values(gather(&self.targets)),
         }

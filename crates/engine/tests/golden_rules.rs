@@ -3,16 +3,17 @@
 //!
 //! A new rule is one row in `sansprop::rule::RULES` and one entry in the generator.
 
+mod golden_case;
+
+use golden_case::Config;
 use sansprop::cohort::{Cohort, TrialSpec};
-use sansprop::images::{ImageShape, Images, Pixels};
+use sansprop::images::{Images, Pixels};
 use sansprop::learn::trained_layers;
-use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
-use sansprop::optim::Optimizer;
+use sansprop::network::Network;
 use sansprop::protocol::{Part, Samples, Split};
-use sansprop::rng::LegacyRandom;
 use sansprop::rule::{RULES, Rule};
 use sansprop::train::{Event, Observer, Schedule, train};
-use sansprop_kernels::{Activation, Backend, CpuBackend, InstructionSet, Norm, Reference};
+use sansprop_kernels::{Backend, CpuBackend, InstructionSet, Reference};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -25,30 +26,6 @@ struct Case {
     labels: Vec<u32>,
     weight_shapes: Vec<Vec<usize>>,
     rules: BTreeMap<String, RuleValues>,
-}
-
-#[derive(Deserialize)]
-struct Config {
-    kind: String,
-    rows: usize,
-    columns: usize,
-    channels: usize,
-    classes: usize,
-    width: usize,
-    strides: Vec<usize>,
-    hidden_layers: usize,
-    activation: String,
-    norm: String,
-    parameterization: String,
-    optimizer: String,
-    learning_rate: f64,
-    batch: usize,
-    seed: u32,
-    samples: usize,
-    heldout: usize,
-    steps: usize,
-    target_shift: f64,
-    input_seed: u32,
 }
 
 #[derive(Deserialize)]
@@ -91,82 +68,25 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    fn shape(&self) -> ImageShape {
-        ImageShape {
-            height: self.config.rows,
-            width: self.config.columns,
-            channels: self.config.channels,
-        }
-    }
-
-    /// The inputs come from the generator that the engine itself implements.
     fn images(&self) -> Images {
-        let mut random = LegacyRandom::new(self.config.input_seed);
-        let values: Vec<f32> = (0..self.config.samples * self.shape().len())
-            .map(|_| random.uniform() as f32)
-            .collect();
+        assert_eq!(self.config.labels(), self.labels, "{}", self.name);
+        let images = self.config.images(&self.labels);
+        let Pixels::Floats(values) = images.pixels() else {
+            panic!("floats");
+        };
         for (value, expected) in values.iter().zip(&self.first_inputs) {
             assert_eq!(f64::from(*value), *expected);
         }
-        let pixels = Pixels::Floats(values);
-        Images::new(
-            self.shape(),
-            self.config.classes,
-            pixels,
-            self.labels.clone(),
-        )
-        .expect("a valid set")
+        images
     }
 
     fn network(&self) -> Network {
-        let c = &self.config;
-        let network = Network::new(NetworkSpec {
-            input: self.shape(),
-            classes: c.classes,
-            architecture: match c.kind.as_str() {
-                "conv" => Architecture::Conv {
-                    strides: c.strides.clone(),
-                },
-                "dense" => Architecture::Dense {
-                    depth: c.hidden_layers,
-                },
-                other => panic!("kind {other}"),
-            },
-            width: c.width,
-            activation: match c.activation.as_str() {
-                "relu" => Activation::Relu,
-                "tanh" => Activation::Tanh,
-                "erf" => Activation::Erf,
-                "linear" => Activation::Linear,
-                other => panic!("activation {other}"),
-            },
-            norm: match c.norm.as_str() {
-                "location" => Norm::Location,
-                "channel" => Norm::Channel,
-                "none" => Norm::None,
-                other => panic!("norm {other}"),
-            },
-            parameterization: match c.parameterization.as_str() {
-                "ntk" => Parameterization::Ntk,
-                "standard" => Parameterization::Standard,
-                other => panic!("parameterization {other}"),
-            },
-        })
-        .expect("a valid network");
+        let network = self.config.network();
         let shapes: Vec<_> = (0..network.layers().len())
             .map(|l| network.weight_shape(l))
             .collect();
         assert_eq!(shapes, self.weight_shapes, "{}", self.name);
         network
-    }
-
-    fn optimizer(&self) -> Optimizer {
-        let lr = self.config.learning_rate;
-        match self.config.optimizer.as_str() {
-            "sgd" => Optimizer::Sgd { lr },
-            "adam" => Optimizer::Adam { lr },
-            other => panic!("optimizer {other}"),
-        }
     }
 }
 
@@ -276,7 +196,7 @@ fn compare<B: Backend>(backend: &B, case: &Case, rules: &[Rule], tolerance: f64)
         .iter()
         .map(|&rule| TrialSpec {
             rule,
-            optimizer: case.optimizer(),
+            optimizer: case.config.optimizer(),
         })
         .collect();
     let c = &case.config;

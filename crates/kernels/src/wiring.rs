@@ -144,6 +144,21 @@ impl Wiring {
         Self::new(1, sources, incoming)
     }
 
+    /// Every source to every destination, `count` of each: pair (i, j) through tap `i · count + j`.
+    pub fn all_pairs(count: usize) -> Self {
+        let incoming = (0..count)
+            .map(|j| {
+                (0..count)
+                    .map(|i| Link {
+                        tap: (i * count + j) as u32,
+                        location: i as u32,
+                    })
+                    .collect()
+            })
+            .collect();
+        Self::new(count * count, count, incoming)
+    }
+
     /// Number of weight matrices.
     pub fn taps(&self) -> usize {
         self.taps

@@ -2,10 +2,8 @@
 
 use super::measure::{all_values, distance, layer_values, norm, relative, total_norm, worse};
 use super::{Bound, Check, Finding, IDENTITY, MOVED, Property, Snapshot};
-use crate::cohort::{Cohort, TrialSpec};
 use crate::init::{FeedbackDraw, draw};
 use crate::learn::{FeedbackState, Inputs, Scratch, update_direction};
-use crate::minibatch::Minibatch;
 use crate::optim::Optimizer;
 use crate::pass::Weights;
 use crate::rule::{Feedback, FeedbackWeights, Point, RULES, Rule};
@@ -39,42 +37,26 @@ pub(super) fn update<B: Backend>(
     gradient
 }
 
-/// At the first step every rule that feeds back through W⁽⁰⁾ is backpropagation. Goes through a [`Cohort`],
-/// as training does. Returns the learning rate at which a step of backpropagation is a tenth as long as the weights.
+/// At the first step every rule that feeds back through W⁽⁰⁾ is backpropagation. Goes through cohorts, as training
+/// does. Returns the learning rate at which a step of backpropagation is a tenth as long as the weights.
 pub(super) fn first_step<E: Backend>(
     check: &Check<'_>,
     exact: &E,
     report: &mut dyn FnMut(Finding),
 ) -> f64 {
-    let through_initial = |rule: &&Rule| rule.feedback_weights() == Some(FeedbackWeights::Initial);
-    let rules: Vec<Rule> = std::iter::once(&RULES[0])
-        .chain(check.rules.iter().filter(through_initial))
-        .copied()
-        .collect();
     let optimizer = Optimizer::Sgd { lr: 0.0 };
-    let specs: Vec<TrialSpec> = rules
-        .iter()
-        .map(|&rule| TrialSpec { rule, optimizer })
-        .collect();
-    let mut cohort = Cohort::new(
-        exact,
-        check.network.clone(),
-        check.seed,
-        check.batch(),
-        check.target_shift,
-        &specs,
-    );
-    cohort.load(&Minibatch::labelled(
-        check.input.to_vec(),
-        check.labels.to_vec(),
-    ));
-    cohort.run_initial();
+    let mut cohort = check.cohort(exact, &RULES[0], optimizer);
     let normal_loss = cohort.step(0).loss;
     let normal = all_values(exact, cohort.last_gradient());
+    let weights = total_norm(&all_values(exact, cohort.trials()[0].weights()));
     let size = total_norm(&normal);
-    for (i, rule) in rules.iter().enumerate().skip(1) {
-        let loss = cohort.step(i).loss;
-        // A loss that is not finite makes no step: the gradient at hand would be the one before.
+    for rule in check.rules {
+        if rule.feedback_weights() != Some(FeedbackWeights::Initial) {
+            continue;
+        }
+        let mut cohort = check.cohort(exact, rule, optimizer);
+        let loss = cohort.step(0).loss;
+        // A loss that is not finite makes no step, and no gradient.
         let deviation = if (loss + normal_loss).is_finite() {
             let own = all_values(exact, cohort.last_gradient());
             largest_distance(&own, &normal, size)
@@ -88,7 +70,6 @@ pub(super) fn first_step<E: Backend>(
             Bound::AtMost(IDENTITY),
         ));
     }
-    let weights = total_norm(&all_values(exact, cohort.trials()[0].weights()));
     0.1 * relative(weights, size)
 }
 

@@ -11,7 +11,10 @@ mod kernels;
 mod measure;
 mod training;
 
+use crate::cohort::{Cohort, TrialSpec};
+use crate::minibatch::Minibatch;
 use crate::network::Network;
+use crate::optim::Optimizer;
 use crate::pass::{Pass, Weights, upload};
 use crate::rng::LegacyRandom;
 use crate::rule::Rule;
@@ -251,6 +254,28 @@ impl Check<'_> {
         let mut random = LegacyRandom::new(self.seed);
         let noisy = |x: &f32| (f64::from(*x) + deviation * random.normal()) as f32;
         self.input.iter().map(noisy).collect()
+    }
+
+    /// A cohort of one at its first step, which no earlier rule's gradient can help.
+    fn cohort<'b, B: Backend>(
+        &self,
+        backend: &'b B,
+        rule: &Rule,
+        optimizer: Optimizer,
+    ) -> Cohort<'b, B> {
+        let rule = *rule;
+        let mut cohort = Cohort::new(
+            backend,
+            self.network.clone(),
+            self.seed,
+            self.batch(),
+            self.target_shift,
+            &[TrialSpec { rule, optimizer }],
+        );
+        let (input, labels) = (self.input.to_vec(), self.labels.to_vec());
+        cohort.load(&Minibatch::labelled(input, labels));
+        cohort.run_initial();
+        cohort
     }
 
     fn batch(&self) -> usize {

@@ -3,14 +3,12 @@
 use super::identities::update;
 use super::measure::{all_values, distance, norm, relative, worse};
 use super::{Bound, Check, Finding, Property, Snapshot};
-use crate::cohort::{Cohort, TrialSpec};
 use crate::init::{FeedbackDraw, draw};
 use crate::learn::{FeedbackState, trained_layers};
-use crate::minibatch::Minibatch;
 use crate::optim::Optimizer;
 use crate::pass::Weights;
 use crate::rng::LegacyRandom;
-use crate::rule::{RULES, Rule};
+use crate::rule::{FeedbackWeights, RULES, Rule};
 use sansprop_kernels::Backend;
 
 /// Relative change of weights that no rule's share of it and no rounding to f32 makes invisible.
@@ -26,7 +24,7 @@ const ROUNDINGS: f64 = 30.0;
 /// Relative size of one rounding to f32.
 const ROUNDING: f64 = 6e-8;
 
-/// Trains all rules for two steps in one [`Cohort`] and looks at what they did. `rate` is the learning rate.
+/// Trains every rule for two steps and looks at what it did. `rate` is the learning rate.
 pub(super) fn train_two_steps<F: Backend, E: Backend>(
     check: &Check<'_>,
     fast: &F,
@@ -35,30 +33,13 @@ pub(super) fn train_two_steps<F: Backend, E: Backend>(
     report: &mut dyn FnMut(Finding),
 ) {
     let optimizer = Optimizer::Sgd { lr: rate };
-    let specs: Vec<TrialSpec> = check
-        .rules
-        .iter()
-        .map(|&rule| TrialSpec { rule, optimizer })
-        .collect();
-    let mut cohort = Cohort::new(
-        fast,
-        check.network.clone(),
-        check.seed,
-        check.batch(),
-        check.target_shift,
-        &specs,
-    );
-    cohort.load(&Minibatch::labelled(
-        check.input.to_vec(),
-        check.labels.to_vec(),
-    ));
-    cohort.run_initial();
     let mut starts: Vec<Start> = Vec::new();
-    for (i, rule) in check.rules.iter().enumerate() {
-        let before = all_values(fast, cohort.trials()[i].weights());
-        let loss = cohort.step(i).loss;
-        cohort.step(i);
-        let after = all_values(fast, cohort.trials()[i].weights());
+    for rule in check.rules {
+        let mut cohort = check.cohort(fast, rule, optimizer);
+        let before = all_values(fast, cohort.trials()[0].weights());
+        let loss = cohort.step(0).loss;
+        cohort.step(0);
+        let after = all_values(fast, cohort.trials()[0].weights());
         let changes: Vec<f64> = before
             .iter()
             .zip(&after)
@@ -162,10 +143,19 @@ impl Start {
 fn reached<E: Backend>(check: &Check<'_>, exact: &E, rule: &Rule, rate: f64) -> Vec<bool> {
     let weights = start(check, exact, FeedbackDraw::of(rule));
     let snapshot = Snapshot::new(check, exact, weights);
-    let none = FeedbackState::None;
-    let gradient = update(check, exact, &RULES[0], &snapshot, None, &none, None);
-    let gradient = all_values(exact, &gradient);
     let weights = all_values(exact, &snapshot.weights);
-    let moves = |(g, w): (&Vec<f64>, &Vec<f64>)| rate * norm(g) > VISIBLE * norm(w);
-    gradient.iter().zip(&weights).map(moves).collect()
+    let moved_by = |rule: &Rule| -> Vec<bool> {
+        let none = FeedbackState::None;
+        let gradient = update(check, exact, rule, &snapshot, None, &none, None);
+        let gradient = all_values(exact, &gradient);
+        let moves = |(g, w): (&Vec<f64>, &Vec<f64>)| rate * norm(g) > VISIBLE * norm(w);
+        gradient.iter().zip(&weights).map(moves).collect()
+    };
+    let mut reached = moved_by(&RULES[0]);
+    // With one unit per layer, the signs of a convolution's taps can cancel to nothing: all feedback has one size.
+    if rule.feedback_weights() == Some(FeedbackWeights::Sign) && check.network.spec().width == 1 {
+        let own = moved_by(rule);
+        reached.iter_mut().zip(own).for_each(|(r, own)| *r &= own);
+    }
+    reached
 }
