@@ -5,6 +5,7 @@
 //! bitwise the same alone and in company: the kernels see the same operands in the same order.
 
 use crate::companion::Companion;
+use crate::diagnosis::{LayerDiagnosis, Request};
 use crate::init::FeedbackDraw;
 use crate::learn::FeedbackState;
 use crate::minibatch::{Minibatch, Targets};
@@ -112,6 +113,11 @@ impl<B: Backend> Trial<B> {
         self.steps
     }
 
+    /// Feedback weights of the rule's own.
+    pub fn feedback(&self) -> &FeedbackState<B> {
+        &self.feedback
+    }
+
     /// The weights now.
     pub fn weights(&self) -> &Weights<B> {
         &self.weights
@@ -135,6 +141,10 @@ pub struct Cohort<'b, B: Backend> {
     pub(crate) samples: Vec<usize>,
     targets: Targets,
     pub(crate) room: Room<B>,
+    pub(crate) diagnosis_request: Request,
+    /// Whether the steps on the loaded minibatch are to be looked at.
+    diagnose_here: bool,
+    pub(crate) diagnosis: Option<Vec<LayerDiagnosis>>,
 }
 
 /// Working memory, as the model's kind needs it.
@@ -202,6 +212,9 @@ impl<'b, B: Backend> Cohort<'b, B> {
             samples: Vec::new(),
             targets: Targets::Labels(Vec::new()),
             room,
+            diagnosis_request: Request::default(),
+            diagnose_here: false,
+            diagnosis: None,
         }
     }
 
@@ -227,6 +240,11 @@ impl<'b, B: Backend> Cohort<'b, B> {
 
     pub(crate) fn set_status(&mut self, trial: usize, status: Status) {
         self.trials[trial].status = status;
+    }
+
+    /// Says whether the steps that follow are on an epoch's first minibatch.
+    pub(crate) fn first_of_epoch(&mut self, first: bool) {
+        self.diagnose_here = first && self.diagnosis_request != Request::default();
     }
 
     /// Loads a minibatch for all trials.
@@ -288,8 +306,12 @@ impl<'b, B: Backend> Cohort<'b, B> {
     /// [`run_initial`](Self::run_initial) must have run on this minibatch.
     pub fn step(&mut self, trial: usize) -> Report {
         let report = self.evaluate(trial);
+        self.diagnosis = None;
         if report.loss.is_finite() {
             self.step_companion(trial);
+            if self.diagnose_here {
+                self.diagnosis = Some(self.diagnose(trial));
+            }
             self.learn(trial);
             self.apply(trial);
         }
@@ -297,14 +319,17 @@ impl<'b, B: Backend> Cohort<'b, B> {
     }
 
     /// Computes one trial's update direction from the passes and the error at hand.
-    fn learn(&mut self, trial: usize) {
+    pub(crate) fn learn(&mut self, trial: usize) {
+        let rule = self.trials[trial].spec.rule;
+        self.learn_with(trial, &rule);
+    }
+
+    /// The same by another rule that needs no more than the trial's own does.
+    pub(crate) fn learn_with(&mut self, trial: usize, rule: &Rule) {
         let Trial {
-            spec,
-            weights,
-            feedback,
-            ..
+            weights, feedback, ..
         } = &self.trials[trial];
-        let (backend, rule, batch) = (self.backend, &spec.rule, self.batch);
+        let (backend, batch) = (self.backend, self.batch);
         let initial = self.initial_weights.as_ref();
         match (&mut self.room, &self.model) {
             (Room::FeedForward(room), Model::FeedForward(network)) => {

@@ -10,6 +10,7 @@ pub mod alignment;
 pub mod check;
 pub mod cohort;
 pub mod companion;
+pub mod diagnosis;
 pub mod images;
 pub mod init;
 pub mod learn;

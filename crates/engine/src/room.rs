@@ -65,6 +65,11 @@ impl<B: Backend> FeedForwardRoom<B> {
             .get_or_insert_with(|| Pass::new(backend, network, batch));
     }
 
+    /// The pass of the last evaluation.
+    pub(crate) fn current(&self) -> &Pass<B> {
+        &self.current
+    }
+
     /// The errors of the last evaluation, `[batch, class]`.
     pub(crate) fn error(&self) -> &B::Buffer {
         &self.error

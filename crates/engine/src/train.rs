@@ -252,6 +252,7 @@ impl<B: Backend> Run<'_, '_, B> {
             }
             let minibatch = self.split.train.minibatch(samples, self.layout);
             self.cohort.load(&minibatch);
+            self.cohort.first_of_epoch(i == 0);
             self.tell(&Event::Loaded)?;
             if self.cohort.run_initial() {
                 self.tell(&Event::InitialPass)?;
