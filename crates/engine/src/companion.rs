@@ -4,7 +4,7 @@
 //! Where no norm mixes samples, W* needs no second network during training: each sample's integrated error is
 //! enough, and W* is built in a single pass at the end (Eqs. 5–7, 12).
 
-use crate::cohort::{Cohort, Room, Trial};
+use crate::cohort::{Cohort, NamedTensor, Room, Status, Trial};
 use crate::images::MinibatchLayout;
 use crate::init::FeedbackDraw;
 use crate::learn::{FeedbackState, trained_layers};
@@ -92,20 +92,19 @@ impl<B: Backend> Cohort<'_, B> {
         Some(&companion.weights)
     }
 
-    /// The companion's weights and biases under the names of the trial's, if it has one.
-    pub fn companion_tensors(&self, trial: usize) -> Option<Vec<crate::cohort::NamedTensor>> {
-        let weights = self.companion(trial)?;
+    /// Weights and biases under the names that files give them.
+    pub fn named(&self, weights: &Weights<B>) -> Vec<NamedTensor> {
         let [names, bias_names, _] = self.model.shapes(FeedbackDraw::None);
         let mut tensors = named_tensors(self.backend, names, weights.weight.iter());
         tensors.extend(named_tensors(self.backend, bias_names, weights.bias.iter()));
-        Some(tensors)
+        tensors
     }
 
     /// Whether a running trial's companion shares the initial network's pass.
     pub(crate) fn companions_share_initial(&self) -> bool {
-        self.companions.iter().any(|c| {
-            c.start.is_none() && self.trials[c.of].status() == crate::cohort::Status::Running
-        })
+        self.companions
+            .iter()
+            .any(|c| c.start.is_none() && self.trials[c.of].status() == Status::Running)
     }
 
     /// The companion's update, driven by the error of the trial's evaluation that is at hand.

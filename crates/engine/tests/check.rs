@@ -699,19 +699,3 @@ fn bounds_read_as_they_judge() {
     assert!(!Bound::Exactly(0.0).admits(f64::MIN_POSITIVE));
     assert!(!Bound::AtMost(1.0).admits(1.5));
 }
-#[test]
-fn zz_debug() {
-    let example = Example::conv(Norm::None, Activation::Relu);
-    for f in example.check(&cpu(), &Reference, &RULES) {
-        println!("{f:?}");
-    }
-    let exact = Broken::new(Reference, Fault::WeightGradientSkipped(usize::MAX));
-    struct R;
-    let _ = R;
-    let c: Vec<_> = example.check(&cpu(), &exact, &RULES);
-    println!("{} calls {}", c.len(), exact.calls.load(Ordering::Relaxed));
-    let example = Example::conv(Norm::Location, Activation::Relu);
-    let exact = Broken::new(Reference, Fault::WeightGradientSkipped(usize::MAX));
-    example.check(&cpu(), &exact, &RULES);
-    println!("calls {}", exact.calls.load(Ordering::Relaxed));
-}

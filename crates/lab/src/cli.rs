@@ -3,7 +3,7 @@
 //! Exit codes: 0 done, 1 failed (data, disk, a diverged or interrupted run, a failed check), 2 wrong usage
 //! (options, config).
 
-use crate::command::{check, compare, config, data, train};
+use crate::command::{align, check, compare, config, data, train};
 use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
 use crate::run::RunError;
@@ -20,7 +20,8 @@ use thiserror::Error;
   sansprop compare --data cifar-10 --path data --rules normal,align-ada,dfa --widths 16 --epochs 1
   sansprop config > my.toml                     a complete config, every key explained
   sansprop check my.toml                        prove that every rule does what it says on your network
-  sansprop train my.toml --set train.rule=align-zero")]
+  sansprop train my.toml --set train.rule=align-zero
+  sansprop align my.toml                        how aligned do the layers' weight changes get?")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +32,7 @@ enum Command {
     Compare(compare::Arguments),
     Train(train::Arguments),
     Check(check::Arguments),
+    Align(align::Arguments),
     Data(data::Arguments),
     Config(config::Arguments),
 }
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Align(arguments) => align::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

@@ -1,6 +1,7 @@
 //! The lab of sansprop: configs, data sets, run folders and the command line around the engine.
 #![forbid(unsafe_code)]
 
+mod align;
 pub mod cli;
 mod command;
 pub mod config;

@@ -5,6 +5,7 @@ use crate::config::{Plan, Precision};
 use crate::progress::Progress;
 use crate::run::{Environment, Recorder, RunFolder, TrialRecord, TrialResult};
 use sansprop::cohort::Cohort;
+use sansprop::diagnosis::Request;
 use sansprop::rule::Rule;
 use sansprop::train::train;
 use sansprop_kernels::{Backend, CpuBackend, Reference};
@@ -58,6 +59,19 @@ impl Machine {
         }
     }
 
+    /// Writes each trial's config and environment into its folder.
+    pub(crate) fn describe_runs(
+        &self,
+        plan: &Plan,
+        trials: &[(Rule, RunFolder)],
+    ) -> Result<(), Failure> {
+        let environment = self.environment(plan);
+        for (rule, folder) in trials {
+            folder.describe(&plan.trial_config(*rule), &environment)?;
+        }
+        Ok(())
+    }
+
     /// Trains one cohort: a trial for each rule, all else as planned; each into its folder.
     pub(crate) fn train(
         &self,
@@ -65,10 +79,7 @@ impl Machine {
         trials: &[(Rule, RunFolder)],
         stop: &Arc<AtomicBool>,
     ) -> Result<Vec<TrialResult>, Failure> {
-        let environment = self.environment(plan);
-        for (rule, folder) in trials {
-            folder.describe(&plan.trial_config(*rule), &environment)?;
-        }
+        self.describe_runs(plan, trials)?;
         match self {
             Self::Cpu(backend) => train_on(backend, plan, trials, stop),
             Self::Reference(backend) => train_on(backend, plan, trials, stop),
@@ -82,12 +93,37 @@ fn train_on<B: Backend>(
     trials: &[(Rule, RunFolder)],
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<TrialResult>, Failure> {
-    let split = plan.split()?;
+    let (mut cohort, mut recorder) = open(backend, plan, trials, stop)?;
+    train(&mut cohort, &plan.split()?, &plan.schedule(), &mut recorder);
+    Ok(recorder.finish()?)
+}
+
+/// A cohort at its initial weights, which are saved, and the recorder of its trials.
+pub(crate) fn open<'b, B: Backend>(
+    backend: &'b B,
+    plan: &Plan,
+    trials: &[(Rule, RunFolder)],
+    stop: &Arc<AtomicBool>,
+) -> Result<(Cohort<'b, B>, Recorder), Failure> {
     let schedule = plan.schedule();
     let specs: Vec<_> = trials.iter().map(|(rule, _)| plan.trial(*rule)).collect();
     let (seed, shift) = (plan.config.train.seed, plan.config.train.target_shift);
     let model = plan.model.clone();
     let mut cohort = Cohort::new(backend, model, seed, schedule.batch, shift, &specs);
+    let run = &plan.config.run;
+    let request = Request {
+        gradient: run.gradient_angle,
+        drift: run.layer_drift,
+    };
+    if request != Request::default() {
+        if plan.model.feed_forward().is_none() {
+            return Err(Failure::Usage(
+                "run.gradient_angle and run.layer_drift are for convolutional and dense networks"
+                    .into(),
+            ));
+        }
+        cohort.request_diagnosis(request);
+    }
     let mut records = Vec::new();
     for (i, (rule, folder)) in trials.iter().enumerate() {
         folder.save("initial.safetensors", &cohort.tensors(i), 0)?;
@@ -99,11 +135,9 @@ fn train_on<B: Backend>(
         .map(|(rule, _)| format!("{rule} w{width}"))
         .collect();
     let progress = Progress::new(names, schedule.epochs, plan.total_steps());
-    let log_steps = plan.config.run.log_steps;
     let chance = plan.chance_losses();
-    let mut recorder = Recorder::new(records, progress, log_steps, chance, Arc::clone(stop));
-    train(&mut cohort, &split, &schedule, &mut recorder);
-    Ok(recorder.finish()?)
+    let recorder = Recorder::new(records, progress, run.log_steps, chance, Arc::clone(stop));
+    Ok((cohort, recorder))
 }
 
 /// Becomes true at the first Ctrl-C; the second ends the process at once.

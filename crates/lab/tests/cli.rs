@@ -610,6 +610,217 @@ fn the_add_task_trains_a_recurrent_network() {
     assert!(err.contains("add-task"), "{err}");
 }
 
+fn scores(path: &Path) -> Vec<(usize, u64, usize, f64, f64)> {
+    let mut reader = csv::Reader::from_path(path).expect("alignment.csv");
+    let head: Vec<&str> = reader
+        .headers()
+        .expect("a head")
+        .iter()
+        .map(|h| match h {
+            "epoch" => "epoch",
+            "step" => "step",
+            "layer" => "layer",
+            "score" => "score",
+            "score_permuted" => "score_permuted",
+            other => panic!("column {other}"),
+        })
+        .collect();
+    assert_eq!(head, ["epoch", "step", "layer", "score", "score_permuted"]);
+    reader
+        .deserialize()
+        .map(|row| row.expect("a row"))
+        .collect()
+}
+
+#[test]
+fn align_scores_a_run_and_files_alike() {
+    let folder = temporary();
+    let path = folder.path();
+    write(
+        path,
+        "c.toml",
+        "[network]\nwidth = 5\nstrides = [1, 2]\n[train]\nepochs = 3\nmax_steps = 40\n",
+    );
+    let arguments = [
+        "align",
+        "c.toml",
+        "--out",
+        "run",
+        "--every",
+        "2",
+        "--probes",
+        "30",
+        "--probe-batch",
+        "10",
+    ];
+    let (out, _) = expect(path, &arguments, 0);
+    assert!(out.contains("normal"), "the default rule: {out}");
+    let rows = scores(&path.join("run/alignment.csv"));
+    let keys: Vec<_> = rows.iter().map(|r| (r.0, r.1, r.2)).collect();
+    assert_eq!(keys, [(1, 30, 1), (1, 30, 2), (2, 40, 1), (2, 40, 2)]);
+    for row in &rows {
+        assert!(row.3 > 0.3 && row.3 <= 1.0 + 1e-6, "{row:?}");
+        // Forty-five weights of one input channel may align by chance.
+        assert!(row.2 == 1 || row.4 < row.3, "permuted: {row:?}");
+    }
+    // The probes' estimate agrees with the exact score within its own error.
+    let mut probes = csv::Reader::from_path(path.join("run/alignment_probes.csv")).expect("probes");
+    let mut count = 0;
+    for row in probes.deserialize::<(usize, u64, usize, f64, f64, f64)>() {
+        let (.., score, estimate, error) = row.expect("a row");
+        assert!(
+            (score - estimate).abs() < 5.0 * error,
+            "{score} {estimate} ± {error}"
+        );
+        count += 1;
+    }
+    assert_eq!(count, 4);
+
+    // The same weights as files give the same scores: from the run folder, and as npz with --network.
+    let files =
+        |suffix: &str| ["initial", "final", "companion"].map(|name| format!("run/{name}.{suffix}"));
+    let [from, to, reference] = files("safetensors");
+    let arguments = [
+        "align",
+        "--from",
+        &from,
+        "--to",
+        &to,
+        "--reference",
+        &reference,
+        "--out",
+        "again",
+    ];
+    expect(path, &arguments, 0);
+    let again = scores(&path.join("again/alignment.csv"));
+    for (row, file) in rows[2..].iter().zip(&again) {
+        assert_eq!((row.3, row.4), (file.3, file.4));
+    }
+    fs::remove_file(path.join("run/config.toml")).expect("a removable file");
+    let (_, err) = expect(path, &arguments, 2);
+    assert!(err.contains("--network"), "{err}");
+    let mut with_network = arguments.to_vec();
+    with_network.extend(["--network", "c.toml"]);
+    expect(path, &with_network, 0);
+    let mut other = arguments.to_vec();
+    other.extend(["--network", "c.toml", "--set", "network.width=4"]);
+    let (_, err) = expect(path, &other, 2);
+    assert!(err.contains("layers.0.weight"), "{err}");
+    write(path, "bad.safetensors", "nonsense");
+    let arguments = [
+        "align",
+        "--from",
+        "bad.safetensors",
+        "--to",
+        &to,
+        "--reference",
+        &reference,
+    ];
+    let (_, err) = expect(path, &arguments, 1);
+    assert!(err.contains("bad.safetensors"), "{err}");
+    expect(path, &["align"], 2);
+    expect(path, &["align", "c.toml", "--every", "0"], 2);
+}
+
+/// Oracle: the companion that trains beside the run.
+#[test]
+fn integrated_errors_give_the_companion() {
+    let folder = temporary();
+    let path = folder.path();
+    write(
+        path,
+        "c.toml",
+        "[network]\nwidth = 6\nnorm = \"none\"\nactivation = \"tanh\"\n[train]\nepochs = 2\nlr = 0.5\n",
+    );
+    expect(path, &["align", "c.toml", "--out", "beside"], 0);
+    expect(
+        path,
+        &["align", "c.toml", "--out", "after", "--integrated"],
+        0,
+    );
+    let beside = scores(&path.join("beside/alignment.csv"));
+    let after = scores(&path.join("after/alignment.csv"));
+    assert_eq!(beside.len(), 3);
+    for (one, other) in beside.iter().zip(&after) {
+        assert!((one.3 - other.3).abs() < 1e-4, "{one:?} {other:?}");
+    }
+    let load = |run: &str| {
+        let bytes = read(path.join(run).join("companion.safetensors"));
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let data = tensors
+            .tensor("layers.1.weight")
+            .expect("a layer")
+            .data()
+            .to_vec();
+        data.as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f64::from(f32::from_le_bytes(*b)))
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (load("beside"), load("after"));
+    for (a, b) in one.iter().zip(&other) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+    let arguments = [
+        "align",
+        "c.toml",
+        "--out",
+        "no",
+        "--integrated",
+        "--set",
+        "network.norm=location",
+    ];
+    let (_, err) = expect(path, &arguments, 2);
+    assert!(err.contains("network.norm"), "{err}");
+}
+
+#[test]
+fn layers_are_reported_on_request() {
+    let folder = temporary();
+    write(folder.path(), "c.toml", SMALL);
+    let train = |out: &str, options: &[&str]| {
+        let mut arguments = vec!["train", "c.toml", "--out", out];
+        arguments.extend(options);
+        expect(folder.path(), &arguments, 0);
+        let run = folder.path().join(out);
+        (metrics(&run), read(run.join("final.safetensors")))
+    };
+    let (plain, weights) = train("plain", &[]);
+    assert!(plain.iter().all(|line| line["event"] != "layer"));
+    let (lines, same) = train("layers", &["--gradient-angle", "--layer-drift"]);
+    assert_eq!(weights, same, "looking changes nothing");
+    let layers: Vec<_> = lines
+        .iter()
+        .filter(|line| line["event"] == "layer")
+        .collect();
+    assert_eq!(layers.len(), 8, "four layers, two epochs");
+    for layer in &layers[4..] {
+        assert_eq!((&layer["epoch"], &layer["step"]), (&1.into(), &15.into()));
+        for key in [
+            "gradient_cosine",
+            "gradient_norm_ratio",
+            "feedback_cosine",
+            "weight_change",
+            "kernel_drift",
+        ] {
+            assert!(layer[key].is_f64(), "{key}: {layer}");
+        }
+    }
+    assert_eq!(layers[3]["layer"], 4);
+    let arguments = [
+        "train",
+        "c.toml",
+        "--gradient-angle",
+        "--set",
+        "data.name=add-task",
+        "--set",
+        "run.out=x",
+    ];
+    let (_, err) = expect(folder.path(), &arguments, 2);
+    assert!(err.contains("gradient_angle"), "{err}");
+}
+
 #[test]
 fn check_holds_on_good_networks_and_exits_with_0() {
     let folder = temporary();
@@ -656,6 +867,7 @@ fn help_has_examples_on_every_command() {
         vec!["compare", "--help"],
         vec!["train", "--help"],
         vec!["check", "--help"],
+        vec!["align", "--help"],
         vec!["data", "--help"],
         vec!["data", "list", "--help"],
         vec!["data", "verify", "--help"],

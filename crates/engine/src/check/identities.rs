@@ -90,9 +90,9 @@ pub(super) fn away_from_start<E: Backend>(
     let drawn = draw(check.network, check.seed, FeedbackDraw::None);
     let start = Weights::from_draw(exact, check.network, &drawn.weights);
     let initial = Snapshot::new(check, exact, start.clone());
-    // The second step is the shorter one, so that it cannot undo the first.
-    let mut moved = step(check, exact, &initial, 0.1);
-    moved = step(check, exact, &moved, 0.05);
+    // Short steps, lest all units of a layer die; the second shorter still, so that it cannot undo the first.
+    let mut moved = step(check, exact, &initial, 0.01);
+    moved = step(check, exact, &moved, 0.005);
     let before = all_values(exact, &initial.weights);
     let after = all_values(exact, &moved.weights);
     let distances: Vec<f64> = before

@@ -32,10 +32,36 @@ pub(crate) struct Arguments {
     /// Replace a run that the folder holds.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    layers: LayerOptions,
+}
+
+/// What is reported of each layer, once an epoch, in metrics.jsonl.
+#[derive(Args)]
+pub(crate) struct LayerOptions {
+    /// Compare each layer's update with the gradient: cosine and norm ratio; one extra backward pass an epoch.
+    #[arg(long)]
+    gradient_angle: bool,
+    /// Measure each layer's feedback angle, weight change and kernel drift.
+    #[arg(long)]
+    layer_drift: bool,
+}
+
+impl LayerOptions {
+    /// The options as config overrides.
+    pub(crate) fn overrides(&self) -> impl Iterator<Item = String> {
+        let gradient = self
+            .gradient_angle
+            .then(|| "run.gradient_angle=true".into());
+        let drift = self.layer_drift.then(|| "run.layer_drift=true".into());
+        gradient.into_iter().chain(drift)
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = load(Some(&arguments.config), &arguments.overrides)?;
+    let mut overrides: Vec<String> = arguments.layers.overrides().collect();
+    overrides.extend(arguments.overrides.iter().cloned());
+    let config = load(Some(&arguments.config), &overrides)?;
     let machine = Machine::new(config.run.precision, config.run.threads)?;
     let plan = Plan::new(config)?;
     let rule = Rule::named(&plan.config.train.rule).expect("the config was checked");
@@ -57,7 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         foot(&plan, &machine),
         folder.path().display()
     ))?;
-    match results[0].status {
+    outcome(results[0].status)
+}
+
+/// What a single run's status means for the exit code.
+pub(crate) fn outcome(status: Status) -> Result<(), Failure> {
+    match status {
         Status::Diverged { epoch } => Err(Failure::Failed(format!(
             "the run diverged in epoch {} (loss not finite); a smaller train.lr may help",
             epoch + 1

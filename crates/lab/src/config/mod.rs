@@ -98,6 +98,18 @@ pub(crate) fn nearest<'a>(
 /// # Errors
 /// An unreadable file, bad TOML, unknown keys (with the nearest known one), wrong types, impossible values.
 pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config, ConfigError> {
+    load_over(&[], path, overrides)
+}
+
+/// As [`load`] on top of `base`: `key=value` defaults that the file and the overrides may change.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_over(
+    base: &[String],
+    path: Option<&Path>,
+    overrides: &[String],
+) -> Result<Config, ConfigError> {
     let mut table = Table::new();
     let mut origin = "config".to_string();
     if let Some(path) = path {
@@ -108,6 +120,20 @@ pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config, ConfigE
         })?;
         table = parse(&text, &origin)?;
     }
+    let mut whole = Table::new();
+    for text in base {
+        apply(&mut whole, text)?;
+    }
+    for (section, values) in table {
+        match (
+            whole.entry(&section).or_insert(Value::Table(Table::new())),
+            values,
+        ) {
+            (Value::Table(below), Value::Table(above)) => below.extend(above),
+            (below, above) => *below = above,
+        }
+    }
+    let mut table = whole;
     for text in overrides {
         apply(&mut table, text)?;
     }

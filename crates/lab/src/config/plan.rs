@@ -206,6 +206,7 @@ impl Config {
         let mut relevant = self.clone();
         relevant.run.out = String::new();
         relevant.run.threads = 0;
+        (relevant.run.gradient_angle, relevant.run.layer_drift) = (false, false);
         relevant.data.path = None;
         let digest = Sha256::digest(relevant.to_toml());
         let mut hash = String::new();

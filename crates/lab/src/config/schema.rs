@@ -45,7 +45,15 @@ pub const SECTIONS: [(&str, &[&str]); 4] = [
     ),
     (
         "run",
-        &["out", "threads", "precision", "log_steps", "eval_every"],
+        &[
+            "out",
+            "threads",
+            "precision",
+            "log_steps",
+            "eval_every",
+            "gradient_angle",
+            "layer_drift",
+        ],
     ),
 ];
 
@@ -223,6 +231,10 @@ pub struct Run {
     pub log_steps: bool,
     /// Evaluate after every so many epochs.
     pub eval_every: usize,
+    /// Whether each layer's update is compared with the gradient, once an epoch.
+    pub gradient_angle: bool,
+    /// Whether each layer's drift is measured, once an epoch.
+    pub layer_drift: bool,
 }
 
 /// A complete config: every value decided.
@@ -294,6 +306,8 @@ pub(super) struct WrittenRun {
     pub precision: Option<Precision>,
     pub log_steps: Option<bool>,
     pub eval_every: Option<usize>,
+    pub gradient_angle: Option<bool>,
+    pub layer_drift: Option<bool>,
 }
 
 /// What depends on the data set when a config does not say it.
@@ -425,6 +439,8 @@ impl Written {
                 precision: run.precision.unwrap_or(Precision::F32),
                 log_steps: run.log_steps.unwrap_or(false),
                 eval_every: run.eval_every.unwrap_or(1),
+                gradient_angle: run.gradient_angle.unwrap_or(false),
+                layer_drift: run.layer_drift.unwrap_or(false),
             },
         }
     }

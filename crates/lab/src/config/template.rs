@@ -169,5 +169,13 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
         format!("eval_every = {}", run.eval_every),
         "evaluate after every so many epochs, and after the last",
     );
+    add(
+        format!("gradient_angle = {}", run.gradient_angle),
+        "once an epoch, compare each layer's update with the gradient (metrics.jsonl)",
+    );
+    add(
+        format!("layer_drift = {}", run.layer_drift),
+        "once an epoch, measure feedback angle, weight change and kernel drift of each layer",
+    );
     Ok(text)
 }

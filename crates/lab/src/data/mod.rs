@@ -29,6 +29,7 @@ mod numpy;
 mod pickle;
 mod sequences;
 mod verify;
+mod weights;
 
 use std::path::Path;
 
@@ -38,6 +39,7 @@ pub use list::{Entry, list};
 use sansprop::images::Images;
 pub use sequences::{SequenceSet, add_task_set, load_sequences};
 pub use verify::{Report, SplitReport, verify};
+pub use weights::{Tensor, load_weights};
 
 /// The set of sequences that the program makes by itself.
 pub const ADD_TASK: &str = "add-task";

@@ -42,8 +42,13 @@ impl Arrays {
             let file = "an npz file, named by its own path";
             return Err(missing(set, &[file], vec![base.to_path_buf()]));
         }
-        let name = base.display().to_string();
-        let file = File::open(base).map_err(|e| read_error(&name, e))?;
+        Self::open_npz(base)
+    }
+
+    /// Opens an npz file.
+    pub(super) fn open_npz(path: &Path) -> Result<Self, DataError> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|e| read_error(&name, e))?;
         match ZipArchive::new(BufReader::new(file)) {
             Ok(archive) => Ok(Arrays::Npz(name, archive)),
             Err(e) => Err(DataError::Damaged {
@@ -59,6 +64,17 @@ impl Arrays {
             Ok(Arrays::Npy(base.to_path_buf()))
         } else {
             Err(missing(set, &["x_train.npy"], vec![base.to_path_buf()]))
+        }
+    }
+
+    /// Names of the arrays of an npz file.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Arrays::Npz(_, archive) => archive
+                .file_names()
+                .filter_map(|name| Some(name.ok()?.strip_suffix(".npy")?.to_owned()))
+                .collect(),
+            Arrays::Npy(_) => Vec::new(),
         }
     }
 

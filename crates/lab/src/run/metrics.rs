@@ -39,6 +39,28 @@ pub struct EpochLine {
     pub seconds: f64,
 }
 
+/// One layer at an epoch's first update, with `gradient_angle` or `layer_drift`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename = "layer")]
+pub struct LayerLine {
+    /// Update, counted from 0.
+    pub step: u64,
+    /// Epoch, counted from 0.
+    pub epoch: usize,
+    /// Layer, counted from 1, the head last.
+    pub layer: usize,
+    /// Cosine between the rule's update and the gradient.
+    pub gradient_cosine: Option<f64>,
+    /// Norm of the rule's update over that of the gradient.
+    pub gradient_norm_ratio: Option<f64>,
+    /// Cosine between forward and feedback weights.
+    pub feedback_cosine: Option<f64>,
+    /// Relative change of the weights since initialisation.
+    pub weight_change: Option<f64>,
+    /// Relative change of the activations' Gram matrix on this minibatch.
+    pub kernel_drift: Option<f64>,
+}
+
 /// The end of a run.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename = "end")]

@@ -1,5 +1,6 @@
 //! The observer of every run: metrics, final weights, seconds, progress, and the wish to stop.
 
+use super::metrics::LayerLine;
 use super::{Clock, EndLine, EpochLine, MetricsFile, RunError, RunFolder, StepLine};
 use crate::progress::{Progress, Update};
 use sansprop::cohort::{Cohort, Status};
@@ -165,6 +166,18 @@ impl Recorder {
                         epoch,
                         loss: score.loss,
                         accuracy: score.accuracy,
+                    })?;
+                }
+                for (i, layer) in cohort.diagnosis().unwrap_or_default().iter().enumerate() {
+                    record.metrics.add(&LayerLine {
+                        step,
+                        epoch,
+                        layer: i + 1,
+                        gradient_cosine: layer.gradient_cosine,
+                        gradient_norm_ratio: layer.gradient_norm_ratio,
+                        feedback_cosine: layer.feedback_cosine,
+                        weight_change: layer.weight_change,
+                        kernel_drift: layer.kernel_drift,
                     })?;
                 }
                 self.progress.step(trial);
