@@ -16,9 +16,10 @@ use crate::rng::LegacyRandom;
 use sansprop_kernels::tolerance::F32_RMS;
 use sansprop_kernels::{Activation, Backend, Layer, Norm, Record};
 
-/// Bound of weight gradients, relative to the magnitudes of their terms: blocked f32 sums stay near 1e-7 of that. In
-/// a sum of n terms of random signs a relative error δ shows as `δ/√n`, so this sees 1 % up to 1e8 terms.
-const SUM: f64 = 1e-6;
+/// Bound of weight gradients, relative to the magnitudes of their terms: f32 sums stay below 1e-6 of that for batches of
+/// 100, and grow with the root of the batch. In a sum of n terms of random signs a relative error δ shows as
+/// `δ/√n`, so this sees 1 % in up to 4e6 terms.
+const SUM: f64 = 5e-6;
 
 /// Compares all kernels, in the order in which training uses them.
 pub(super) fn compare<F: Backend, E: Backend>(
