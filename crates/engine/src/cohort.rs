@@ -13,7 +13,7 @@ use crate::model::{Model, Trained, named_tensors};
 use crate::optim::{Optimizer, OptimizerState};
 use crate::pass::{Weights, upload};
 use crate::recurrent::RecurrentRoom;
-use crate::room::FeedForwardRoom;
+use crate::room::{FeedForwardRoom, Student};
 use crate::rule::Rule;
 use sansprop_kernels::Backend;
 
@@ -329,16 +329,19 @@ impl<'b, B: Backend> Cohort<'b, B> {
         let Trial {
             weights, feedback, ..
         } = &self.trials[trial];
+        let student = Student {
+            rule,
+            weights,
+            initial_weights: self.initial_weights.as_ref(),
+            feedback,
+        };
         let (backend, batch) = (self.backend, self.batch);
-        let initial = self.initial_weights.as_ref();
         match (&mut self.room, &self.model) {
             (Room::FeedForward(room), Model::FeedForward(network)) => {
-                room.learn(
-                    backend, network, rule, weights, initial, None, feedback, batch,
-                );
+                room.learn(backend, network, &student, None, batch);
             }
             (Room::Recurrent(room), Model::Recurrent(network)) => {
-                room.learn(backend, network, rule, weights, initial, feedback, batch);
+                room.learn(backend, network, &student, batch);
             }
             _ => unreachable!("the room was made for the model"),
         }

@@ -13,6 +13,7 @@ use crate::network::Network;
 use crate::optim::OptimizerState;
 use crate::pass::{Pass, Weights};
 use crate::protocol::Part;
+use crate::room::Student;
 use crate::rule::Rule;
 use sansprop_kernels::{Backend, Norm};
 
@@ -130,18 +131,13 @@ impl<B: Backend> Cohort<'_, B> {
             }
         };
         // Under align-zero nothing but the initial network and the error matters.
-        let feedback = FeedbackState::None;
-        let weights = &companion.weights;
-        room.learn(
-            backend,
-            network,
-            &rule,
-            weights,
-            Some(initial),
-            pass,
-            &feedback,
-            batch,
-        );
+        let student = Student {
+            rule: &rule,
+            weights: &companion.weights,
+            initial_weights: Some(initial),
+            feedback: &FeedbackState::None,
+        };
+        room.learn(backend, network, &student, pass, batch);
         companion.optimizer.begin_step();
         for (i, l) in trained_layers(&rule, network).enumerate() {
             let pairs = [
@@ -205,11 +201,13 @@ impl<B: Backend> Cohort<'_, B> {
             room.run_from(backend, &network, &start.weights, batch, &mut start.pass);
             room.set_error(backend, chunk);
             let rule = align_zero();
-            let (initial, pass) = (Some(&start.weights), Some(&start.pass));
-            let feedback = FeedbackState::None;
-            room.learn(
-                backend, &network, &rule, &reference, initial, pass, &feedback, batch,
-            );
+            let student = Student {
+                rule: &rule,
+                weights: &reference,
+                initial_weights: Some(&start.weights),
+                feedback: &FeedbackState::None,
+            };
+            room.learn(backend, &network, &student, Some(&start.pass), batch);
             for l in 0..network.layers().len() {
                 backend.sgd(1.0, &room.gradient.weight[l], &mut reference.weight[l]);
                 backend.sgd(1.0, &room.gradient.bias[l], &mut reference.bias[l]);

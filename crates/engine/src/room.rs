@@ -7,6 +7,16 @@ use crate::pass::{Pass, Weights};
 use crate::rule::Rule;
 use sansprop_kernels::Backend;
 
+/// Who learns: what an update is computed for, beside the minibatch and the passes in the room.
+pub(crate) struct Student<'a, B: Backend> {
+    pub rule: &'a Rule,
+    pub weights: &'a Weights<B>,
+    /// W⁽⁰⁾, for rules that need it.
+    pub initial_weights: Option<&'a Weights<B>>,
+    /// Feedback weights of the rule's own.
+    pub feedback: &'a FeedbackState<B>,
+}
+
 /// Working memory for minibatches of up to so many samples.
 pub(crate) struct FeedForwardRoom<B: Backend> {
     input: B::Buffer,
@@ -106,16 +116,12 @@ impl<B: Backend> FeedForwardRoom<B> {
 
     /// Computes one trial's update direction from the passes and the error at hand; `initial_pass` takes the
     /// place of the room's own.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn learn(
         &mut self,
         backend: &B,
         network: &Network,
-        rule: &Rule,
-        weights: &Weights<B>,
-        initial_weights: Option<&Weights<B>>,
+        student: &Student<'_, B>,
         initial_pass: Option<&Pass<B>>,
-        feedback: &FeedbackState<B>,
         batch: usize,
     ) {
         let inputs = Inputs {
@@ -123,15 +129,15 @@ impl<B: Backend> FeedForwardRoom<B> {
             batch,
             input: &self.input,
             error: &self.error,
-            weights,
+            weights: student.weights,
             current: &self.current,
-            initial_weights,
+            initial_weights: student.initial_weights,
             initial: initial_pass.or(self.initial.as_ref()),
-            feedback,
+            feedback: student.feedback,
         };
         update_direction(
             backend,
-            rule,
+            student.rule,
             &inputs,
             &mut self.scratch,
             &mut self.gradient,

@@ -3,9 +3,8 @@
 use super::learn::{Inputs, Pass, Scratch, update_direction};
 use super::{HIDDEN, HIDDEN_BIAS, INITIAL_STATE, INPUT, READOUT, READOUT_BIAS, RecurrentNetwork};
 use crate::cohort::Report;
-use crate::learn::FeedbackState;
 use crate::pass::Weights;
-use crate::rule::Rule;
+use crate::room::Student;
 use sansprop_kernels::{Backend, CellWeights, Record};
 
 /// Working memory for minibatches of the network's batch size or fewer.
@@ -87,12 +86,15 @@ impl<B: Backend> RecurrentRoom<B> {
         &mut self,
         backend: &B,
         network: &RecurrentNetwork,
-        rule: &Rule,
-        weights: &Weights<B>,
-        initial_weights: Option<&Weights<B>>,
-        feedback: &FeedbackState<B>,
+        student: &Student<'_, B>,
         batch: usize,
     ) {
+        let &Student {
+            rule,
+            weights,
+            initial_weights,
+            feedback,
+        } = student;
         // The initial weights run from the *current* initial state, which differs from trial to trial: this
         // pass cannot be shared.
         if let (true, Some(pass), Some(initial)) = (
