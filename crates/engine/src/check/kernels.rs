@@ -16,11 +16,6 @@ use crate::rng::LegacyRandom;
 use sansprop_kernels::tolerance::F32_RMS;
 use sansprop_kernels::{Activation, Backend, Layer, Norm, Record};
 
-/// Bound of weight gradients, relative to the magnitudes of their terms: f32 sums stay below 1e-6 of that for batches of
-/// 100, and grow with the root of the batch. In a sum of n terms of random signs a relative error δ shows as
-/// `δ/√n`, so this sees 1 % in up to 4e6 terms.
-const SUM: f64 = 5e-6;
-
 /// Compares all kernels, in the order in which training uses them.
 pub(super) fn compare<F: Backend, E: Backend>(
     check: &Check<'_>,
@@ -101,11 +96,7 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
     }
 
     fn report_as(&mut self, subject: String, deviation: f64) {
-        self.report_within(subject, deviation, F32_RMS);
-    }
-
-    fn report_within(&mut self, subject: String, deviation: f64, limit: f64) {
-        let bound = Bound::AtMost(limit);
+        let bound = Bound::AtMost(F32_RMS);
         (self.report)(Finding::new(Property::Kernel, subject, deviation, bound));
     }
 
@@ -158,18 +149,15 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
         let input = &self.inputs[at];
         let fast = host::weight_gradient(self.fast, layer, batch, input, delta);
         let exact = host::weight_gradient(self.exact, layer, batch, input, delta);
-        // Terms that cancel leave the rounding of the partial sums, which may be as large as all terms together.
+        // Terms that cancel leave the rounding of the partial sums, which may be as large as all terms together. In a
+        // sum of n terms of random signs a relative error δ shows as δ/√n: `check_batch` keeps n small enough.
         let (input, delta) = (magnitudes(input), magnitudes(delta));
         let terms = host::weight_gradient(self.exact, layer, batch, &input, &delta);
         let deviation = worse(
             relative(distance(&fast.0, &exact.0), norm(&terms.0)),
             relative(distance(&fast.1, &exact.1), norm(&terms.1)),
         );
-        self.report_within(
-            format!("{} weight gradient", self.check.layer_name(at)),
-            deviation,
-            SUM,
-        );
+        self.report(at, "weight gradient", deviation);
         round(exact.0)
     }
 

@@ -109,6 +109,13 @@ struct Row<'a> {
     run: String,
 }
 
+/// A width whose trials are over.
+struct Done<'a> {
+    plan: &'a Plan,
+    trials: Vec<(Rule, RunFolder)>,
+    results: Vec<TrialResult>,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let rules = arguments.rules()?;
     let configs = arguments
@@ -127,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let stop = stop_on_interrupt()?;
 
-    let mut done: Vec<(&Plan, Vec<(Rule, RunFolder)>, Vec<TrialResult>)> = Vec::new();
+    let mut done: Vec<Done<'_>> = Vec::new();
     for plan in &plans {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -137,7 +144,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             .map(|&rule| Ok((rule, run_folder(plan, rule, &arguments.out, true)?)))
             .collect::<Result<Vec<_>, Failure>>()?;
         let results = machine.train(plan, &trials, &stop)?;
-        done.push((plan, trials, results));
+        done.push(Done {
+            plan,
+            trials,
+            results,
+        });
         // Written after every width, so that what is done is never lost.
         write_summary(
             &arguments.out.join("summary.csv"),
@@ -146,11 +157,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )?;
     }
 
-    let rows = done.iter().flat_map(|(plan, trials, results)| {
-        let rules = trials.iter().map(|(rule, _)| *rule);
+    let rows = done.iter().flat_map(|cohort| {
+        let rules = cohort.trials.iter().map(|(rule, _)| *rule);
         rules
-            .zip(results)
-            .map(move |(rule, result)| (*plan, rule, result))
+            .zip(&cohort.results)
+            .map(|(rule, result)| (cohort.plan, rule, result))
     });
     print(&format!(
         "{}\n{}\n{}; runs and summary.csv in {}\n",
@@ -253,13 +264,14 @@ pub(crate) fn rows_table<'a>(
     table
 }
 
-fn write_summary(
-    path: &Path,
-    done: &[(&Plan, Vec<(Rule, RunFolder)>, Vec<TrialResult>)],
-    device: &str,
-) -> Result<(), Failure> {
+fn write_summary(path: &Path, done: &[Done<'_>], device: &str) -> Result<(), Failure> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    for (plan, trials, results) in done {
+    for Done {
+        plan,
+        trials,
+        results,
+    } in done
+    {
         for ((rule, folder), result) in trials.iter().zip(results) {
             let config = &plan.config;
             let spec = plan.trial(*rule);
