@@ -654,8 +654,8 @@ fn rules_that_look_at_the_current_network_are_not_linear() {
     }
 }
 
-/// 1,600 million multiply-adds and 65,536 terms in a sum are affordable, 4 samples always, more than the user's minibatch
-/// never.
+/// 1,600 million multiply-adds and 65,536 terms in a sum are affordable, 4 samples always, more than the user's
+/// minibatch never.
 #[test]
 fn the_minibatch_shrinks_with_the_network() {
     let network = |width| {

@@ -1,6 +1,6 @@
 //! Proof on the user's own network and data that every rule does what it says.
 //!
-//! Oracles: finite differences of the loss, identities between rules that hold exactly (SEMANTICS 2), and the
+//! Oracles: finite differences of the loss, identities between rules that hold exactly, and the
 //! f64 reference for every kernel of the fast backend. Each [`Finding`] compares one measured number with a
 //! bound; the bounds stand here, each with its reason. A number that is not finite fails every bound.
 
@@ -30,8 +30,8 @@ const FINITE_DIFFERENCE: f64 = 1e-4;
 /// the factor by which norms multiply the signal of units that hardly vary: 7e-12 in the worst of many networks.
 const IDENTITY: f64 = 1e-10;
 
-/// Two steps, of 1 % and 0.5 %, move the weights by 0.5 % to 1.5 %, and by less only where no gradient reaches the larger
-/// layers. Below this the identities away from W⁽⁰⁾ would say little.
+/// Two steps, of 1 % and 0.5 %, move the weights by 0.5 % to 1.5 %, and by less only where no gradient reaches the
+/// larger layers. Below this the identities away from W⁽⁰⁾ would say little.
 const MOVED: f64 = 1e-4;
 
 /// Multiply-adds that one forward pass of the checks may take in naive f64. All checks together take as long as some
@@ -41,14 +41,14 @@ const AFFORDABLE: usize = 1_600_000_000;
 /// Fewest samples that the checks shrink a minibatch to: the statistics of the norms need some.
 const FEWEST_SAMPLES: usize = 4;
 
-/// Most samples, and most samples times locations of a layer. Longer sums lose digits in f32 without any fault of a kernel,
-/// and a kernel's error of 1 % would have to be looked for below what they lose.
+/// Most samples, and most samples times locations of a layer. Longer sums lose digits in f32 without any fault of
+/// a kernel, and a kernel's error of 1 % would have to be looked for below what they lose.
 const MOST_SAMPLES: usize = 128;
 const MOST_TERMS: usize = 1 << 16;
 
-/// Noise added to every input value, as a share of the inputs' rms. Pixels that are the same in the whole minibatch (the
-/// border of most digits) make units without variance: a norm multiplies signals by 1e3 there, layer after layer, and
-/// what should cancel leaves rounding that no bound could tell from an error.
+/// Noise added to every input value, as a share of the inputs' rms. Pixels that are the same in the whole
+/// minibatch (the border of most digits) make units without variance: a norm multiplies signals by 1e3 there,
+/// layer after layer, and what should cancel leaves rounding that no bound could tell from an error.
 const NOISE: f64 = 0.01;
 
 /// What a finding is about.
@@ -210,8 +210,8 @@ pub struct Check<'a> {
     pub labels: &'a [u32],
 }
 
-/// How many samples the checks use: the user's minibatch if naive f64 can afford it and f32 can sum over it without losing
-/// digits, else fewer, at least 4.
+/// How many samples the checks use: the user's minibatch if naive f64 can afford it and f32 can sum over it
+/// without losing digits, else fewer, at least 4.
 ///
 /// All checks together then take about half a minute at most, except for networks that take longer on 4 samples. The
 /// CIFAR-10 network is checked on 64 samples at width 16, on 15 or so at width 64.

@@ -138,8 +138,8 @@ impl Start {
     }
 }
 
-/// Per layer, whether backpropagation at the rule's initial weights moves it so far that f32 must see it: not past units
-/// that are all dead, and not where a norm over a single weight cancels the gradient.
+/// Per layer, whether backpropagation at the rule's initial weights moves it so far that f32 must see it: not past
+/// units that are all dead, and not where a norm over a single weight cancels the gradient.
 fn reached<E: Backend>(check: &Check<'_>, exact: &E, rule: &Rule, rate: f64) -> Vec<bool> {
     let weights = start(check, exact, FeedbackDraw::of(rule));
     let snapshot = Snapshot::new(check, exact, weights);

@@ -233,13 +233,13 @@ pub(crate) fn rows_table<'a>(
             Status::Diverged { epoch } => format!("diverged in epoch {}", epoch + 1),
             status => status_name(status).into(),
         };
-        let number = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.5}"));
+        let number = |v: Option<f64>| v.map_or("–".into(), loss);
         // Sequences have no accuracy: their best and final losses stand in its place.
         let best = match (result.best_accuracy, result.best_loss) {
             (Some((accuracy, epoch)), _) => {
                 format!("{} ({})", percent(Some(accuracy)), epoch + 1)
             }
-            (None, Some((loss, epoch))) => format!("{loss:.5} ({})", epoch + 1),
+            (None, Some((best, epoch))) => format!("{} ({})", loss(best), epoch + 1),
             (None, None) => "–".into(),
         };
         let last = match result.last {
@@ -262,6 +262,15 @@ pub(crate) fn rows_table<'a>(
         ]);
     }
     table
+}
+
+/// A loss with five decimals; one of a run that is on its way out, in scientific notation.
+fn loss(value: f64) -> String {
+    if value.abs() < 1e4 {
+        format!("{value:.5}")
+    } else {
+        format!("{value:.3e}")
+    }
 }
 
 fn write_summary(path: &Path, done: &[Done<'_>], device: &str) -> Result<(), Failure> {

@@ -378,6 +378,11 @@ impl Written {
         let name = data.name.unwrap_or_else(|| "digits".into());
         let defaults = set_defaults(&name);
         let sequences = name == ADD_TASK;
+        let defaults = match network.kind {
+            // Sequences of one's own: what the Add task was trained with.
+            Some(Kind::Recurrent) => set_defaults(ADD_TASK),
+            _ => defaults,
+        };
         let kind = network.kind.unwrap_or(match sequences {
             true => Kind::Recurrent,
             false => Kind::Conv,
