@@ -45,9 +45,9 @@ pub enum Status {
 /// One network in training.
 pub struct Trial<B: Backend> {
     spec: TrialSpec,
-    weights: Weights<B>,
-    feedback: FeedbackState<B>,
-    optimizer: OptimizerState<B>,
+    pub(crate) weights: Weights<B>,
+    pub(crate) feedback: FeedbackState<B>,
+    pub(crate) optimizer: OptimizerState<B>,
     status: Status,
     steps: u64,
 }
@@ -121,6 +121,11 @@ impl<B: Backend> Trial<B> {
     /// The weights now.
     pub fn weights(&self) -> &Weights<B> {
         &self.weights
+    }
+
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+        self.optimizer.set_steps(steps);
     }
 }
 
@@ -236,6 +241,10 @@ impl<'b, B: Backend> Cohort<'b, B> {
     /// Whether any trial still trains.
     pub fn running(&self) -> bool {
         self.trials.iter().any(|t| t.status == Status::Running)
+    }
+
+    pub(crate) fn trial_mut(&mut self, trial: usize) -> &mut Trial<B> {
+        &mut self.trials[trial]
     }
 
     pub(crate) fn set_status(&mut self, trial: usize, status: Status) {

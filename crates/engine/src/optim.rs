@@ -62,6 +62,19 @@ impl<B: Backend> OptimizerState<B> {
         }
     }
 
+    pub(crate) fn moments(&self) -> &[(B::Buffer, B::Buffer)] {
+        &self.moments
+    }
+
+    pub(crate) fn moments_mut(&mut self) -> &mut [(B::Buffer, B::Buffer)] {
+        &mut self.moments
+    }
+
+    /// As if so many updates were done.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
+    }
+
     /// Starts the next update.
     pub fn begin_step(&mut self) {
         self.steps = self.steps.saturating_add(1);

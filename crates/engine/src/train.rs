@@ -1,6 +1,7 @@
 //! The training loop. It calls observers and nothing else: no files, no clock, no printing.
 
-use crate::cohort::{Cohort, Report, Status};
+use crate::checkpoint::{Position, Tally};
+use crate::cohort::{Cohort, Status};
 use crate::images::MinibatchLayout;
 use crate::model::Model;
 use crate::network::Architecture;
@@ -75,6 +76,8 @@ pub enum Event {
         /// On the evaluation part after the epoch; none in epochs that `eval_every` skips.
         evaluation: Option<Score>,
     },
+    /// Between two minibatches: training can be taken up again here, from the states that the trials have now.
+    Resumable(Position),
     /// A trial ended; its status says how.
     Ended {
         /// Index of the trial.
@@ -97,30 +100,6 @@ impl<B: Backend> Observer<B> for Blind {
     }
 }
 
-/// Sums of losses and hits.
-#[derive(Clone, Copy, Default)]
-struct Tally {
-    loss: f64,
-    correct: Option<usize>,
-    samples: usize,
-}
-
-impl Tally {
-    fn add(&mut self, report: &Report, samples: usize) {
-        self.loss += report.loss * samples as f64;
-        self.correct = report.correct.map(|n| self.correct.unwrap_or(0) + n);
-        self.samples += samples;
-    }
-
-    fn score(&self) -> Score {
-        let count = self.samples as f64;
-        Score {
-            loss: self.loss / count,
-            accuracy: self.correct.map(|n| n as f64 / count),
-        }
-    }
-}
-
 /// Trains all trials of a cohort in lockstep until they end; their statuses say how.
 ///
 /// The order of samples is NumPy's: `seed(seed)`, then per epoch `permutation(n_train)`, cut into consecutive
@@ -133,6 +112,27 @@ pub fn train<B: Backend>(
     schedule: &Schedule,
     observer: &mut (dyn Observer<B> + Send),
 ) {
+    let start = Position::start(cohort.trials().len());
+    train_from(cohort, split, schedule, start, observer);
+}
+
+/// As [`train`], from a position that an [`Event::Resumable`] named, with all running trials in the states that
+/// they had then. The rest of the run is bitwise that of a run that was never left.
+///
+/// # Panics
+/// If the position is not one of this many trials.
+pub fn train_from<B: Backend>(
+    cohort: &mut Cohort<'_, B>,
+    split: &Split<'_>,
+    schedule: &Schedule,
+    position: Position,
+    observer: &mut (dyn Observer<B> + Send),
+) {
+    assert_eq!(
+        position.tallies.len(),
+        cohort.trials().len(),
+        "a position of another number of trials"
+    );
     let backend = cohort.backend();
     backend.scope(|| {
         let mut run = Run {
@@ -149,7 +149,7 @@ pub fn train<B: Backend>(
             schedule,
             observer,
         };
-        if run.epochs().is_break() {
+        if run.epochs(position).is_break() {
             for trial in run.running() {
                 run.cohort.set_status(trial, Status::Interrupted);
                 // The run stops anyway, whatever the observer says now.
@@ -185,7 +185,7 @@ impl<B: Backend> Run<'_, '_, B> {
         self.tell(&Event::Ended { trial })
     }
 
-    fn epochs(&mut self) -> ControlFlow<()> {
+    fn epochs(&mut self, mut position: Position) -> ControlFlow<()> {
         let split = self.split;
         let mut random = LegacyRandom::new(self.schedule.seed);
         let points = split.train.samples.len();
@@ -200,11 +200,15 @@ impl<B: Backend> Run<'_, '_, B> {
             };
             let steps = per_epoch.min(usize::try_from(left).unwrap_or(usize::MAX));
             left -= steps as u64;
+            if epoch < position.epoch {
+                continue;
+            }
             let last = epoch + 1 == self.schedule.epochs || left == 0;
 
             self.tell(&Event::EpochStarted { epoch, steps })?;
             let order = &order[..steps * self.schedule.batch];
-            let mut train = self.learn(epoch, epoch * per_epoch, order)?;
+            self.learn(&mut position, epoch * per_epoch, order)?;
+            let mut train = scores(&position.tallies);
             let mut evaluation = vec![None; train.len()];
             if last || (epoch + 1).is_multiple_of(self.schedule.eval_every) {
                 evaluation = self.evaluate(&split.evaluation, &evaluation_order)?;
@@ -230,6 +234,11 @@ impl<B: Backend> Run<'_, '_, B> {
             if last || !self.cohort.running() {
                 break;
             }
+            position = Position {
+                epoch: epoch + 1,
+                ..Position::start(position.tallies.len())
+            };
+            self.tell(&Event::Resumable(position.clone()))?;
         }
         for trial in self.running() {
             self.end(trial, Status::Completed)?;
@@ -237,15 +246,16 @@ impl<B: Backend> Run<'_, '_, B> {
         ControlFlow::Continue(())
     }
 
-    /// One epoch of updates; gives the mean scores of trials that saw a minibatch.
+    /// The epoch's updates from `position` on, which moves to the epoch's end.
     fn learn(
         &mut self,
-        epoch: usize,
+        position: &mut Position,
         first_step: usize,
         order: &[usize],
-    ) -> ControlFlow<(), Vec<Option<Score>>> {
-        let mut tallies = vec![Tally::default(); self.cohort.trials().len()];
-        for (i, samples) in order.chunks_exact(self.schedule.batch).enumerate() {
+    ) -> ControlFlow<()> {
+        let epoch = position.epoch;
+        let minibatches = order.chunks_exact(self.schedule.batch).enumerate();
+        for (i, samples) in minibatches.skip(position.step) {
             let running = self.running();
             if running.is_empty() {
                 break;
@@ -259,7 +269,7 @@ impl<B: Backend> Run<'_, '_, B> {
             }
             for trial in running {
                 let report = self.cohort.step(trial);
-                tallies[trial].add(&report, samples.len());
+                position.tallies[trial].add(&report, samples.len());
                 let mut here = Tally::default();
                 here.add(&report, samples.len());
                 self.tell(&Event::Step {
@@ -272,8 +282,10 @@ impl<B: Backend> Run<'_, '_, B> {
                     self.end(trial, Status::Diverged { epoch })?;
                 }
             }
+            position.step = i + 1;
+            self.tell(&Event::Resumable(position.clone()))?;
         }
-        ControlFlow::Continue(scores(&tallies))
+        ControlFlow::Continue(())
     }
 
     /// Scores of the running trials on a part, in the given order.

@@ -145,7 +145,7 @@ impl Recorder {
         cohort: &Cohort<'_, B>,
     ) -> Result<(), RunError> {
         match *event {
-            Event::EpochStarted { .. } => self.clock.skip(),
+            Event::EpochStarted { .. } | Event::Resumable(_) => self.clock.skip(),
             Event::Loaded => self.clock.lap(|_| true),
             Event::InitialPass => {
                 let trials = &self.trials;
