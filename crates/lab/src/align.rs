@@ -3,7 +3,8 @@
 use crate::cli::Failure;
 use crate::config::Plan;
 use crate::data::{Tensor, load_weights};
-use crate::machine::{Machine, open};
+use crate::machine::{Contestant, Machine, open};
+use crate::progress::Screen;
 use crate::run::{Recorder, RunError, RunFolder, TrialResult, write_whole};
 use sansprop::alignment::{Changes, exact, permuted, probes};
 use sansprop::cohort::{Cohort, Status};
@@ -11,7 +12,6 @@ use sansprop::companion::IntegratedErrors;
 use sansprop::images::MinibatchLayout;
 use sansprop::network::{Architecture, Network};
 use sansprop::pass::Weights;
-use sansprop::rule::Rule;
 use sansprop::train::{Event, Observer, train};
 use sansprop_kernels::{Backend, Layer, Norm, Wiring};
 use serde::Serialize;
@@ -210,7 +210,7 @@ impl<B: Backend> Observer<B> for Aligned<'_> {
 pub(crate) fn train_aligned(
     machine: &Machine,
     plan: &Plan,
-    trial: (Rule, RunFolder),
+    trial: Contestant,
     options: Options,
     stop: &Arc<AtomicBool>,
 ) -> Result<(TrialResult, Scores), Failure> {
@@ -219,7 +219,7 @@ pub(crate) fn train_aligned(
             "alignment is scored for convolutional and dense networks".into(),
         ));
     };
-    let sums = plan.trial(trial.0).optimizer.name() == "sgd";
+    let sums = trial.config.trial().optimizer.name() == "sgd";
     if options.integrated && !(sums && network.hidden().iter().all(|l| l.norm == Norm::None)) {
         return Err(Failure::Usage(
             "--integrated is exact only for network.norm = \"none\" and train.optimizer = \"sgd\"; without it \
@@ -238,12 +238,12 @@ fn train_on<B: Backend>(
     backend: &B,
     plan: &Plan,
     network: &Network,
-    trial: (Rule, RunFolder),
+    trial: Contestant,
     options: Options,
     stop: &Arc<AtomicBool>,
 ) -> Result<(TrialResult, Scores), Failure> {
-    let folder = trial.1.clone();
-    let (mut cohort, recorder) = open(backend, plan, &[trial], stop)?;
+    let folder = trial.folder.clone();
+    let (mut cohort, recorder) = open(backend, plan, &[trial], &Screen::new(), stop)?;
     let split = plan.split()?;
     if !options.integrated {
         cohort.add_companion(0);

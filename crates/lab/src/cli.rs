@@ -3,7 +3,7 @@
 //! Exit codes: 0 done, 1 failed (data, disk, a diverged or interrupted run, a failed check), 2 wrong usage
 //! (options, config).
 
-use crate::command::{align, check, compare, config, data, train};
+use crate::command::{align, check, compare, config, data, status, sweep, train};
 use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
 use crate::run::RunError;
@@ -31,6 +31,8 @@ struct Cli {
 enum Command {
     Compare(compare::Arguments),
     Train(train::Arguments),
+    Sweep(sweep::Arguments),
+    Status(status::Arguments),
     Check(check::Arguments),
     Align(align::Arguments),
     Data(data::Arguments),
@@ -77,6 +79,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Align(arguments) => align::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),

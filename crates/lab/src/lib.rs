@@ -9,4 +9,5 @@ pub mod data;
 mod machine;
 mod progress;
 pub mod run;
+pub mod sweep;
 mod table;

@@ -1,13 +1,16 @@
 //! From a config's `[run]` section to a backend, and a cohort trained on it with all its files.
 
 use crate::cli::Failure;
-use crate::config::{Plan, Precision};
-use crate::progress::Progress;
-use crate::run::{Environment, Recorder, RunFolder, TrialRecord, TrialResult};
+use crate::config::{Config, Plan, Precision};
+use crate::progress::{Line, Progress, Screen};
+use crate::run::{
+    Checkpoint, Environment, Lock, Policy, Recorder, RunError, RunFolder, TrialRecord, TrialResult,
+};
+use sansprop::checkpoint::Position;
 use sansprop::cohort::Cohort;
 use sansprop::diagnosis::Request;
 use sansprop::rule::Rule;
-use sansprop::train::train;
+use sansprop::train::train_from;
 use sansprop_kernels::{Backend, CpuBackend, Reference};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,14 +63,10 @@ impl Machine {
     }
 
     /// Writes each trial's config and environment into its folder.
-    pub(crate) fn describe_runs(
-        &self,
-        plan: &Plan,
-        trials: &[(Rule, RunFolder)],
-    ) -> Result<(), Failure> {
+    pub(crate) fn describe_runs(&self, plan: &Plan, trials: &[Contestant]) -> Result<(), Failure> {
         let environment = self.environment(plan);
-        for (rule, folder) in trials {
-            folder.describe(&plan.trial_config(*rule), &environment)?;
+        for trial in trials {
+            trial.folder.describe(&trial.config, &environment)?;
         }
         Ok(())
     }
@@ -76,13 +75,34 @@ impl Machine {
     pub(crate) fn train(
         &self,
         plan: &Plan,
-        trials: &[(Rule, RunFolder)],
+        trials: &[Contestant],
+        screen: &Screen,
         stop: &Arc<AtomicBool>,
     ) -> Result<Vec<TrialResult>, Failure> {
         self.describe_runs(plan, trials)?;
         match self {
-            Self::Cpu(backend) => train_on(backend, plan, trials, stop),
-            Self::Reference(backend) => train_on(backend, plan, trials, stop),
+            Self::Cpu(backend) => train_on(backend, plan, trials, screen, stop),
+            Self::Reference(backend) => train_on(backend, plan, trials, screen, stop),
+        }
+    }
+}
+
+/// One trial of a cohort: what it is, where it is written, and from where it goes on.
+pub(crate) struct Contestant {
+    pub(crate) config: Config,
+    pub(crate) folder: RunFolder,
+    pub(crate) lock: Option<Arc<Lock>>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+impl Contestant {
+    /// A trial from its beginning, in a folder of its own.
+    pub(crate) fn fresh(config: Config, folder: RunFolder) -> Self {
+        Self {
+            config,
+            folder,
+            lock: None,
+            checkpoint: None,
         }
     }
 }
@@ -90,23 +110,38 @@ impl Machine {
 fn train_on<B: Backend>(
     backend: &B,
     plan: &Plan,
-    trials: &[(Rule, RunFolder)],
+    trials: &[Contestant],
+    screen: &Screen,
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<TrialResult>, Failure> {
-    let (mut cohort, mut recorder) = open(backend, plan, trials, stop)?;
-    train(&mut cohort, &plan.split()?, &plan.schedule(), &mut recorder);
+    let (mut cohort, mut recorder) = open(backend, plan, trials, screen, stop)?;
+    let (split, schedule) = (plan.split()?, plan.schedule());
+    train_from(
+        &mut cohort,
+        &split,
+        &schedule,
+        position(trials),
+        &mut recorder,
+    );
     Ok(recorder.finish()?)
 }
 
-/// A cohort at its initial weights, which are saved, and the recorder of its trials.
+/// Where the trials were left.
+fn position(trials: &[Contestant]) -> Position {
+    let checkpoints: Vec<_> = trials.iter().map(|t| t.checkpoint.as_ref()).collect();
+    Checkpoint::position(&checkpoints)
+}
+
+/// A cohort at its initial weights, which are saved, or where its trials were left, and the recorder of its trials.
 pub(crate) fn open<'b, B: Backend>(
     backend: &'b B,
     plan: &Plan,
-    trials: &[(Rule, RunFolder)],
+    trials: &[Contestant],
+    screen: &Screen,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Cohort<'b, B>, Recorder), Failure> {
     let schedule = plan.schedule();
-    let specs: Vec<_> = trials.iter().map(|(rule, _)| plan.trial(*rule)).collect();
+    let specs: Vec<_> = trials.iter().map(|trial| trial.config.trial()).collect();
     let (seed, shift) = (plan.config.train.seed, plan.config.train.target_shift);
     let model = plan.model.clone();
     let mut cohort = Cohort::new(backend, model, seed, schedule.batch, shift, &specs);
@@ -125,18 +160,33 @@ pub(crate) fn open<'b, B: Backend>(
         cohort.request_diagnosis(request);
     }
     let mut records = Vec::new();
-    for (i, (rule, folder)) in trials.iter().enumerate() {
-        folder.save("initial.safetensors", &cohort.tensors(i), 0)?;
-        records.push(TrialRecord::new(*rule, folder.clone())?);
+    for (i, trial) in trials.iter().enumerate() {
+        let (folder, checkpoint) = (&trial.folder, trial.checkpoint.as_ref());
+        folder.save_initial(&cohort.tensors(i), checkpoint.is_some())?;
+        if let Some(checkpoint) = checkpoint {
+            let restored = cohort.restore(i, &checkpoint.state);
+            restored.map_err(|e| RunError::Damaged {
+                path: folder.file("checkpoint.safetensors"),
+                message: e.to_string(),
+            })?;
+        }
+        records.push(TrialRecord::new(
+            specs[i].rule,
+            folder.clone(),
+            trial.lock.clone(),
+            checkpoint,
+        )?);
     }
-    let width = plan.config.network.width;
-    let names = trials
+    let lines = trials
         .iter()
-        .map(|(rule, _)| format!("{rule} w{width}"))
+        .map(|trial| Line {
+            name: trial.config.label(trials.iter().map(|t| &t.config)),
+            done: trial.checkpoint.as_ref().map_or(0, |c| c.state.steps),
+        })
         .collect();
-    let progress = Progress::new(names, schedule.epochs, plan.total_steps());
-    let chance = plan.chance_losses();
-    let recorder = Recorder::new(records, progress, run.log_steps, chance, Arc::clone(stop));
+    let progress = Progress::new(screen, lines, schedule.epochs, plan.total_steps());
+    let (policy, position) = (Policy::of(plan), position(trials));
+    let recorder = Recorder::new(records, progress, policy, position, Arc::clone(stop));
     Ok((cohort, recorder))
 }
 

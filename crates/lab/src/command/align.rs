@@ -5,7 +5,7 @@ use crate::cli::{Failure, print};
 use crate::command::compare::{foot, head, rows_table};
 use crate::command::train::{LayerOptions, outcome};
 use crate::config::{Config, Plan, load, load_over};
-use crate::machine::{Machine, run_folder, stop_on_interrupt};
+use crate::machine::{Contestant, Machine, run_folder, stop_on_interrupt};
 use crate::run::RunFolder;
 use crate::table::table;
 use clap::Args;
@@ -117,7 +117,7 @@ fn of_run(arguments: &Arguments) -> Result<(), Failure> {
         }
     };
     let stop = stop_on_interrupt()?;
-    let trial = (rule, folder.clone());
+    let trial = Contestant::fresh(plan.trial_config(rule), folder.clone());
     let (result, scores) = train_aligned(&machine, &plan, trial, arguments.options(), &stop)?;
     print(&format!(
         "{}\n{}\n{}{}; written to {}\n",

@@ -2,7 +2,8 @@
 
 use crate::cli::{Failure, print};
 use crate::config::{Evaluate, Plan, SetData, load, unknown_rule};
-use crate::machine::{Machine, run_folder, stop_on_interrupt};
+use crate::machine::{Contestant, Machine, run_folder, stop_on_interrupt};
+use crate::progress::Screen;
 use crate::run::{RunFolder, TrialResult, status_name, write_whole};
 use crate::table::{percent, table};
 use clap::Args;
@@ -143,7 +144,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             .iter()
             .map(|&rule| Ok((rule, run_folder(plan, rule, &arguments.out, true)?)))
             .collect::<Result<Vec<_>, Failure>>()?;
-        let results = machine.train(plan, &trials, &stop)?;
+        let contestants: Vec<_> = trials
+            .iter()
+            .map(|(rule, folder)| Contestant::fresh(plan.trial_config(*rule), folder.clone()))
+            .collect();
+        let results = machine.train(plan, &contestants, &Screen::new(), &stop)?;
         done.push(Done {
             plan,
             trials,

@@ -5,4 +5,6 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod config;
 pub(crate) mod data;
+pub(crate) mod status;
+pub(crate) mod sweep;
 pub(crate) mod train;

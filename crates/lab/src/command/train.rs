@@ -3,8 +3,9 @@
 use crate::cli::{Failure, print};
 use crate::command::compare::{foot, head, rows_table};
 use crate::config::{Plan, load};
-use crate::machine::{Machine, run_folder, stop_on_interrupt};
-use crate::run::RunFolder;
+use crate::machine::{Contestant, Machine, stop_on_interrupt};
+use crate::progress::Screen;
+use crate::run::{Checkpoint, Outcome, RunFolder};
 use clap::Args;
 use sansprop::cohort::Status;
 use sansprop::rule::Rule;
@@ -16,9 +17,11 @@ use std::path::{Path, PathBuf};
   sansprop train my.toml
   sansprop train my.toml --set train.rule=fa --set network.width=128 --out runs/fa-128
   sansprop train cifar.toml --set data.path=/data --set train.epochs=1
+  sansprop train my.toml --resume               go on where a stopped or killed run was
 
-The run folder receives config.toml, env.json, metrics.jsonl, initial.safetensors and final.safetensors.
-Ctrl-C stops after the current step and saves; a second Ctrl-C stops at once.
+The run folder receives config.toml, env.json, metrics.jsonl, initial.safetensors, final.safetensors and
+result.json; while it is unfinished also checkpoint.safetensors (run.checkpoint_every, run.checkpoint_minutes).
+Ctrl-C stops after the current step with a checkpoint; a second Ctrl-C stops at once.
 Exit code: 0 completed, 1 failed, diverged or interrupted, 2 wrong usage.")]
 pub(crate) struct Arguments {
     /// The config file; `sansprop config` prints one.
@@ -30,8 +33,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace a run that the folder holds.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     force: bool,
+    /// Go on with an unfinished run that the folder holds, bit for bit as if it had never stopped.
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     layers: LayerOptions,
 }
@@ -65,23 +71,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let machine = Machine::new(config.run.precision, config.run.threads)?;
     let plan = Plan::new(config)?;
     let rule = Rule::named(&plan.config.train.rule).expect("the config was checked");
-    let folder = match &arguments.out {
-        Some(path) => RunFolder::create(path, arguments.force)?,
-        None => run_folder(
-            &plan,
-            rule,
-            Path::new(&plan.config.run.out),
-            arguments.force,
-        )?,
+    let config = plan.trial_config(rule);
+    let path = match &arguments.out {
+        Some(path) => path.clone(),
+        None => Path::new(&plan.config.run.out).join(config.run_name()),
+    };
+    let contestant = if arguments.resume {
+        let folder = RunFolder::open(&path, &config)?;
+        if let Some(outcome) = Outcome::load(&folder)? {
+            let path = path.display();
+            return print(&format!("{path}: {} already\n", outcome.status));
+        }
+        Contestant {
+            checkpoint: Checkpoint::load(&folder)?,
+            ..Contestant::fresh(config, folder)
+        }
+    } else {
+        Contestant::fresh(config, RunFolder::create(&path, arguments.force)?)
     };
     let stop = stop_on_interrupt()?;
-    let results = machine.train(&plan, &[(rule, folder.clone())], &stop)?;
+    let results = machine.train(&plan, &[contestant], &Screen::new(), &stop)?;
     print(&format!(
         "{}\n{}\n{}; written to {}\n",
         head(&plan),
         rows_table(std::iter::once((&plan, rule, &results[0]))),
         foot(&plan, &machine),
-        folder.path().display()
+        path.display()
     ))?;
     outcome(results[0].status)
 }
@@ -93,7 +108,9 @@ pub(crate) fn outcome(status: Status) -> Result<(), Failure> {
             "the run diverged in epoch {} (loss not finite); a smaller train.lr may help",
             epoch + 1
         ))),
-        Status::Interrupted => Err(Failure::Failed("interrupted".into())),
+        Status::Interrupted => Err(Failure::Failed(
+            "interrupted; the same command with --resume goes on from here".into(),
+        )),
         Status::Completed | Status::Running => Ok(()),
     }
 }

@@ -137,24 +137,33 @@ pub fn load_over(
     for text in overrides {
         apply(&mut table, text)?;
     }
-    let written = typed(table, &origin)?;
-    let config = written.with_defaults();
+    resolve(table, &origin)
+}
+
+/// Fills in defaults and checks every value of a table whose keys are known.
+pub(crate) fn resolve(table: Table, origin: &str) -> Result<Config, ConfigError> {
+    let config = typed(table, origin)?.with_defaults();
     validate(&config)?;
     Ok(config)
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
-    let table: Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| ConfigError::Syntax {
-            origin: origin.into(),
-            message: e.to_string(),
-        })?;
+    let table = syntax(text, origin)?;
     check_keys(&table, origin)?;
     Ok(table)
 }
 
-fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
+/// Reads TOML, whatever its keys.
+pub(crate) fn syntax(text: &str, origin: &str) -> Result<Table, ConfigError> {
+    text.parse()
+        .map_err(|e: toml::de::Error| ConfigError::Syntax {
+            origin: origin.into(),
+            message: e.to_string(),
+        })
+}
+
+/// Refuses sections and keys that no config has.
+pub(crate) fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let unknown = |key: String, nearest: Option<String>| {
         Err(ConfigError::UnknownKey {
             origin: origin.into(),
@@ -288,6 +297,13 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if !(train.lr.is_finite() && train.lr >= 0.0) {
         let expected = "must be a finite number, at least 0";
         return Err(value("train.lr", train.lr.to_string(), expected));
+    }
+    if !(run.checkpoint_minutes.is_finite() && run.checkpoint_minutes >= 0.0) {
+        return Err(value(
+            "run.checkpoint_minutes",
+            run.checkpoint_minutes.to_string(),
+            "must be a finite number, at least 0",
+        ));
     }
     if !train.target_shift.is_finite() {
         let shift = train.target_shift.to_string();

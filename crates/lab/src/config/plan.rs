@@ -182,14 +182,7 @@ impl Plan {
 
     /// The rule and optimiser of a trial that follows this plan, except for its rule.
     pub fn trial(&self, rule: Rule) -> TrialSpec {
-        let lr = self.config.train.lr;
-        TrialSpec {
-            rule,
-            optimizer: match self.config.train.optimizer {
-                schema::Optimizer::Sgd => Optimizer::Sgd { lr },
-                schema::Optimizer::Adam => Optimizer::Adam { lr },
-            },
-        }
+        self.trial_config(rule).trial()
     }
 
     /// The resolved config of one trial.
@@ -203,14 +196,9 @@ impl Plan {
 impl Config {
     /// `data-kind-wWIDTH-rule-HASH`, where the hash is of everything that may change a result.
     pub fn run_name(&self) -> String {
-        let mut relevant = self.clone();
-        relevant.run.out = String::new();
-        relevant.run.threads = 0;
-        (relevant.run.gradient_angle, relevant.run.layer_drift) = (false, false);
-        relevant.data.path = None;
-        let digest = Sha256::digest(relevant.to_toml());
+        let digest = Sha256::digest(self.relevant().to_toml());
         let mut hash = String::new();
-        for byte in &digest[..4] {
+        for byte in &digest[..6] {
             // Writing to a String cannot fail.
             let _ = write!(hash, "{byte:02x}");
         }
@@ -223,6 +211,89 @@ impl Config {
             "{}-{kind}-w{}-{}-{hash}",
             self.data.name, self.network.width, self.train.rule
         )
+    }
+
+    /// The rule and optimiser of this config's trial.
+    ///
+    /// # Panics
+    /// If the rule does not exist; configs are checked when they are read.
+    pub fn trial(&self) -> TrialSpec {
+        let lr = self.train.lr;
+        TrialSpec {
+            rule: Rule::named(&self.train.rule).expect("the config was checked"),
+            optimizer: match self.train.optimizer {
+                schema::Optimizer::Sgd => Optimizer::Sgd { lr },
+                schema::Optimizer::Adam => Optimizer::Adam { lr },
+            },
+        }
+    }
+
+    /// What to call this trial among others of its cohort: rule and width, and what else differs.
+    pub(crate) fn label<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> String {
+        let (rule, width) = (&self.train.rule, self.network.width);
+        let mut name = format!("{rule} w{width}");
+        if others.clone().any(|c| c.train.lr != self.train.lr) {
+            let _ = write!(name, " lr {}", self.train.lr);
+        }
+        if others
+            .clone()
+            .any(|c| c.train.optimizer != self.train.optimizer)
+        {
+            let _ = write!(name, " {}", self.trial().optimizer.name());
+        }
+        name
+    }
+
+    /// This config without what cannot change a result.
+    fn relevant(&self) -> Self {
+        let mut config = self.clone();
+        config.data.path = None;
+        config.run.out = String::new();
+        config.run.threads = 0;
+        (config.run.gradient_angle, config.run.layer_drift) = (false, false);
+        config.run.checkpoint_every = 0;
+        config.run.checkpoint_minutes = 0.0;
+        config
+    }
+
+    /// What trials of one cohort have in common: all that may change a result, but rule and optimiser.
+    pub fn shared(&self) -> String {
+        let mut config = self.relevant();
+        config.data.path.clone_from(&self.data.path);
+        // These are asked of a whole cohort.
+        config.run.gradient_angle = self.run.gradient_angle;
+        config.run.layer_drift = self.run.layer_drift;
+        config.train.rule = String::new();
+        config.train.lr = 0.0;
+        config.train.optimizer = schema::Optimizer::Sgd;
+        config.to_toml()
+    }
+
+    /// The value of a dotted key as text; none where this config has no such key.
+    pub fn value(&self, key: &str) -> Option<String> {
+        let (section, name) = key.split_once('.')?;
+        let table = toml::Table::try_from(self).expect("a config is a table of tables");
+        Some(match table.get(section)?.get(name)? {
+            toml::Value::String(text) => text.clone(),
+            // `1.0` reads `1`, as it is written by whoever means the number.
+            toml::Value::Float(number) => number.to_string(),
+            other => other.to_string(),
+        })
+    }
+
+    /// The first key that may change a result and in which `other` differs.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let table = |config: &Self| {
+            toml::Table::try_from(config.relevant()).expect("a config is a table of tables")
+        };
+        let (ours, theirs) = (table(self), table(other));
+        ours.iter().find_map(|(section, keys)| {
+            let theirs = theirs.get(section)?.as_table()?;
+            let ours = keys.as_table()?;
+            let mut keys = ours.keys().chain(theirs.keys());
+            let differs = keys.find(|key| ours.get(*key) != theirs.get(*key))?;
+            Some(format!("{section}.{differs}"))
+        })
     }
 
     /// The config as a TOML file.

@@ -53,6 +53,8 @@ pub const SECTIONS: [(&str, &[&str]); 4] = [
             "eval_every",
             "gradient_angle",
             "layer_drift",
+            "checkpoint_every",
+            "checkpoint_minutes",
         ],
     ),
 ];
@@ -235,6 +237,10 @@ pub struct Run {
     pub gradient_angle: bool,
     /// Whether each layer's drift is measured, once an epoch.
     pub layer_drift: bool,
+    /// Write a checkpoint after every so many epochs; 0 for never.
+    pub checkpoint_every: usize,
+    /// Write a checkpoint when the last is so many minutes old; 0 for never.
+    pub checkpoint_minutes: f64,
 }
 
 /// A complete config: every value decided.
@@ -308,6 +314,8 @@ pub(super) struct WrittenRun {
     pub eval_every: Option<usize>,
     pub gradient_angle: Option<bool>,
     pub layer_drift: Option<bool>,
+    pub checkpoint_every: Option<usize>,
+    pub checkpoint_minutes: Option<f64>,
 }
 
 /// What depends on the data set when a config does not say it.
@@ -446,6 +454,8 @@ impl Written {
                 eval_every: run.eval_every.unwrap_or(1),
                 gradient_angle: run.gradient_angle.unwrap_or(false),
                 layer_drift: run.layer_drift.unwrap_or(false),
+                checkpoint_every: run.checkpoint_every.unwrap_or(0),
+                checkpoint_minutes: run.checkpoint_minutes.unwrap_or(5.0),
             },
         }
     }

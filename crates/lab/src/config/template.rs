@@ -177,5 +177,13 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
         format!("layer_drift = {}", run.layer_drift),
         "once an epoch, measure feedback angle, weight change and kernel drift of each layer",
     );
+    add(
+        format!("checkpoint_every = {}", run.checkpoint_every),
+        "epochs between checkpoints, from which a killed run is resumed; 0: none for epochs",
+    );
+    add(
+        format!("checkpoint_minutes = {:?}", run.checkpoint_minutes),
+        "minutes between checkpoints, also within an epoch; 0: none for time",
+    );
     Ok(text)
 }

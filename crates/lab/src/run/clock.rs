@@ -21,6 +21,17 @@ impl Clock {
         }
     }
 
+    /// Counts on from a trial's seconds of this epoch and in all.
+    pub fn resume(&mut self, trial: usize, epoch: f64, total: f64) {
+        self.epoch[trial] = epoch;
+        self.total[trial] = total;
+    }
+
+    /// Seconds of a trial's epoch so far.
+    pub fn epoch(&self, trial: usize) -> f64 {
+        self.epoch[trial]
+    }
+
     /// Ends a lap that is counted for the trials that `needed` names.
     pub fn lap(&mut self, needed: impl Fn(usize) -> bool) {
         let seconds = self.last.elapsed().as_secs_f64();

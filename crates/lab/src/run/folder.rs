@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 /// Version of the files in a run folder.
@@ -25,11 +27,42 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// A file or folder cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{} is damaged: {message}; delete it, and the trial starts anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The folder's config is not the one that its trial has.
+    #[error("{} is not the config of this trial (`{key}` differs): it was edited after the trial began. Restore it, or delete the folder to train anew", path.display())]
+    Edited {
+        /// The config in the folder.
+        path: PathBuf,
+        /// The first key that differs.
+        key: String,
+    },
+    /// The checkpoint was made where the initial draws had other bits.
+    #[error("{} holds other initial weights than this machine draws: the trial cannot go on here. Delete the folder to train anew", .0.display())]
+    OtherDraws(PathBuf),
+    /// Another worker took the trial over.
+    #[error("{} was taken over by another worker", .0.display())]
+    TakenOver(PathBuf),
     /// The folder holds something that is not a run.
     #[error("{} is not empty and holds no sansprop run (no config.toml); choose another --out", .0.display())]
     Foreign(PathBuf),
     /// The folder holds a run and nobody asked to replace it.
-    #[error("{} holds an earlier run; choose another --out, or --force to replace it", .0.display())]
+    #[error("{} holds an earlier run; choose another --out, --resume to go on with it, or --force to replace it", .0.display())]
     Occupied(PathBuf),
 }
 
@@ -98,13 +131,75 @@ impl RunFolder {
         if !replace {
             return Err(RunError::Occupied(path.into()));
         }
-        for name in ["metrics.jsonl", "final.safetensors", "initial.safetensors"] {
-            match fs::remove_file(folder.file(name)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(error(e)),
-                _ => {}
+        folder.clear()?;
+        Ok(folder)
+    }
+
+    /// Makes the folder or opens it, whatever a killed run left there.
+    ///
+    /// # Errors
+    /// The folder cannot be made; it holds other files; it holds a run of another config.
+    pub fn open(path: &Path, config: &Config) -> Result<Self, RunError> {
+        let folder = Self { path: path.into() };
+        let error = |source| RunError::Write {
+            path: path.into(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(error)?;
+        let mut empty = true;
+        for entry in fs::read_dir(path).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
+                folder.remove(&entry.file_name().to_string_lossy())?;
+            } else {
+                empty = false;
             }
         }
+        let file = folder.file("config.toml");
+        if file.exists() {
+            folder.check_config(file, config)?;
+        } else if !empty {
+            return Err(RunError::Foreign(path.into()));
+        }
         Ok(folder)
+    }
+
+    /// Whether the config in the folder gives the results that `config` gives.
+    fn check_config(&self, path: PathBuf, config: &Config) -> Result<(), RunError> {
+        let found = crate::config::load(Some(&path), &[]).map_err(|e| RunError::Damaged {
+            path: path.clone(),
+            message: e.to_string(),
+        })?;
+        match config.difference(&found) {
+            Some(key) => Err(RunError::Edited { path, key }),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what an earlier run left, the mark of its end first.
+    ///
+    /// # Errors
+    /// A file stays.
+    pub fn clear(&self) -> Result<(), RunError> {
+        let names = [
+            "result.json",
+            "checkpoint.safetensors",
+            "metrics.jsonl",
+            "final.safetensors",
+            "initial.safetensors",
+        ];
+        names.into_iter().try_for_each(|name| self.remove(name))
+    }
+
+    /// Removes a file, if it is there.
+    pub(super) fn remove(&self, name: &str) -> Result<(), RunError> {
+        match fs::remove_file(self.file(name)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RunError::Write {
+                path: self.file(name),
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Where the folder is.
@@ -133,25 +228,62 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, name: &str, tensors: &[NamedTensor], step: u64) -> Result<(), RunError> {
-        let bytes: Vec<Vec<u8>> = tensors
-            .iter()
-            .map(|t| t.values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            .collect();
-        let views = tensors.iter().zip(&bytes).map(|(tensor, bytes)| {
-            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
-                .expect("a tensor has as many values as its shape says");
-            (tensor.name.as_str(), view)
-        });
-        let metadata = HashMap::from([("step".to_string(), step.to_string())]);
-        let file = safetensors::serialize(views, Some(metadata))
-            .expect("names are distinct and sizes fit in memory");
-        self.write(name, &file)
+        self.write(name, &serialized(tensors, step))
+    }
+
+    /// Writes the initial weights, or finds that they are those of the run that is taken up again.
+    ///
+    /// # Errors
+    /// The file cannot be written; a run is taken up again and began with other weights.
+    pub fn save_initial(&self, tensors: &[NamedTensor], resumed: bool) -> Result<(), RunError> {
+        let name = "initial.safetensors";
+        let path = self.file(name);
+        let bytes = serialized(tensors, 0);
+        match fs::read(&path) {
+            Ok(found) if resumed && found != bytes => Err(RunError::OtherDraws(path)),
+            Ok(found) if found == bytes => Ok(()),
+            _ => self.write(name, &bytes),
+        }
     }
 
     /// Writes a file under another name, syncs it, and renames it into place.
-    fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
         write_whole(&self.file(name), content)
     }
+}
+
+fn serialized(tensors: &[NamedTensor], step: u64) -> Vec<u8> {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|t| t.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .collect();
+    let views = tensors.iter().zip(&bytes).map(|(tensor, bytes)| {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
+            .expect("a tensor has as many values as its shape says");
+        (tensor.name.as_str(), view)
+    });
+    let metadata = HashMap::from([("step".to_string(), step.to_string())]);
+    safetensors::serialize(views, Some(metadata))
+        .expect("names are distinct and sizes fit in memory")
+}
+
+/// How names of files end that are not yet in place.
+const PARTIAL: &str = ".partial";
+
+/// A name that no other process has, on this machine or another that shares the disk: host, process, start.
+pub fn process_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let host = gethostname::gethostname();
+        let host: String = host
+            .to_string_lossy()
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .collect();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanoseconds = since.map_or(0, |d| d.as_nanos());
+        format!("{host}-{}-{nanoseconds:x}", std::process::id())
+    })
 }
 
 /// Writes a file under a temporary name beside it, syncs it, and renames it into place.
@@ -160,7 +292,8 @@ impl RunFolder {
 /// The file cannot be written; what stood there before is untouched.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), RunError> {
     let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
+    // Two workers may write the same file: never into the same temporary one.
+    partial.push(format!(".{}{PARTIAL}", process_name()));
     let partial = PathBuf::from(partial);
     let result = File::create(&partial).and_then(|mut file| {
         file.write_all(content)?;

@@ -1,9 +1,9 @@
 //! `metrics.jsonl`: one JSON object a line. Numbers that are not finite are written as `null`.
 
-use super::RunError;
+use super::{RunError, write_whole};
 use serde::Serialize;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 /// One update, with `log_steps`.
@@ -94,21 +94,60 @@ pub struct EndLine {
 pub struct MetricsFile {
     path: PathBuf,
     file: BufWriter<File>,
+    bytes: u64,
 }
 
 impl MetricsFile {
-    /// Starts a new file.
+    /// Starts a new file, not in the place of an old one but instead of it: see [`resume`](Self::resume).
     ///
     /// # Errors
     /// The file cannot be made.
     pub fn create(path: PathBuf) -> Result<Self, RunError> {
-        match File::create(&path) {
+        let removed = match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        };
+        match removed.and_then(|()| File::create(&path)) {
             Ok(file) => Ok(Self {
                 path,
                 file: BufWriter::new(file),
+                bytes: 0,
             }),
             Err(source) => Err(RunError::Write { path, source }),
         }
+    }
+
+    /// Goes on with a file after its first `bytes` bytes. The file is a new one under the old name, so that
+    /// a process which still holds the old one open cannot write into it.
+    ///
+    /// # Errors
+    /// The file cannot be read or made.
+    pub fn resume(path: PathBuf, bytes: u64) -> Result<Self, RunError> {
+        let mut kept = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(bytes).read_to_end(&mut kept));
+        if let Err(source) = read {
+            return Err(RunError::Read { path, source });
+        }
+        write_whole(&path, &kept)?;
+        match File::options().append(true).open(&path) {
+            Ok(file) => Ok(Self {
+                path,
+                file: BufWriter::new(file),
+                bytes: kept.len() as u64,
+            }),
+            Err(source) => Err(RunError::Write { path, source }),
+        }
+    }
+
+    /// Brings all lines to the disk; the length of the file is then as returned.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn sync(&mut self) -> Result<u64, RunError> {
+        self.flush()?;
+        let result = self.file.get_ref().sync_data();
+        self.check(result)?;
+        Ok(self.bytes)
     }
 
     /// Adds a line; it may stay in memory until [`flush`](Self::flush).
@@ -118,6 +157,7 @@ impl MetricsFile {
     pub fn add(&mut self, line: &impl Serialize) -> Result<(), RunError> {
         let mut text = serde_json::to_vec(line).expect("plain strings and numbers");
         text.push(b'\n');
+        self.bytes += text.len() as u64;
         let result = self.file.write_all(&text);
         self.check(result)
     }

@@ -5,14 +5,22 @@
 //! | `config.toml` | the resolved config |
 //! | `env.json` | program version, device, instruction set, threads, precision, start time |
 //! | `metrics.jsonl` | one JSON object a line: steps (with `log_steps`), epochs, the end |
+//! | `checkpoint.safetensors` | while the trial is unfinished: where it can be taken up again |
+//! | `result.json` | how the trial ended; written last |
 //! | `initial.safetensors`, `final.safetensors` | weights, biases, feedback weights, and the step in the metadata |
 
+mod checkpoint;
 mod clock;
 mod folder;
+mod lock;
 mod metrics;
+mod outcome;
 mod recorder;
 
+pub use checkpoint::Checkpoint;
 pub use clock::Clock;
-pub use folder::{Environment, RunError, RunFolder, write_whole};
+pub use folder::{Environment, RunError, RunFolder, process_name, write_whole};
+pub use lock::{Heartbeat, Holder, Lock, Locks};
 pub use metrics::{EndLine, EpochLine, MetricsFile, StepLine};
-pub use recorder::{Recorder, TrialRecord, TrialResult, status_name};
+pub use outcome::Outcome;
+pub use recorder::{Policy, Recorder, TrialRecord, TrialResult, status_name};

@@ -1,8 +1,13 @@
 //! The observer of every run: metrics, final weights, seconds, progress, and the wish to stop.
 
 use super::metrics::LayerLine;
-use super::{Clock, EndLine, EpochLine, MetricsFile, RunError, RunFolder, StepLine};
+use super::{
+    Checkpoint, Clock, EndLine, EpochLine, Lock, MetricsFile, Outcome, RunError, RunFolder,
+    StepLine,
+};
+use crate::config::Plan;
 use crate::progress::{Progress, Update};
+use sansprop::checkpoint::Position;
 use sansprop::cohort::{Cohort, Status};
 use sansprop::rule::Rule;
 use sansprop::train::{Event, Observer, Score};
@@ -10,6 +15,7 @@ use sansprop_kernels::Backend;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How a trial went.
 #[derive(Clone, Debug)]
@@ -67,33 +73,87 @@ impl TrialResult {
 pub struct TrialRecord {
     rule: Rule,
     folder: RunFolder,
+    lock: Option<Arc<Lock>>,
     metrics: MetricsFile,
+    epoch_seconds: f64,
     result: TrialResult,
 }
 
 impl TrialRecord {
-    /// Opens the metrics file of a trial.
+    /// Opens the metrics file of a trial, after the lines that its checkpoint knows.
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn new(rule: Rule, folder: RunFolder) -> Result<Self, RunError> {
-        let metrics = MetricsFile::create(folder.file("metrics.jsonl"))?;
+    pub fn new(
+        rule: Rule,
+        folder: RunFolder,
+        lock: Option<Arc<Lock>>,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Self, RunError> {
+        let path = folder.file("metrics.jsonl");
+        let metrics = match checkpoint {
+            Some(checkpoint) => MetricsFile::resume(path, checkpoint.metrics_bytes)?,
+            None => MetricsFile::create(path)?,
+        };
+        let beginning = TrialResult {
+            status: Status::Running,
+            best_accuracy: None,
+            best_loss: None,
+            best_train_loss: None,
+            last: None,
+            train: None,
+            seconds: 0.0,
+            steps: 0,
+        };
         Ok(Self {
             rule,
             folder,
+            lock,
             metrics,
-            result: TrialResult {
-                status: Status::Running,
-                best_accuracy: None,
-                best_loss: None,
-                best_train_loss: None,
-                last: None,
-                train: None,
-                seconds: 0.0,
-                steps: 0,
-            },
+            epoch_seconds: checkpoint.map_or(0.0, |c| c.epoch_seconds),
+            result: checkpoint.map_or(beginning, |c| c.result.clone()),
         })
     }
+
+    /// Refuses to write what another worker now writes.
+    fn check_lock(&self) -> Result<(), RunError> {
+        match &self.lock {
+            Some(lock) if !lock.held() => Err(RunError::TakenOver(self.folder.path().into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is written when. `chance` are the losses of always answering ½ in training and evaluation, for sequences.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    log_steps: bool,
+    chance: Option<(f64, f64)>,
+    every: usize,
+    after: Option<Duration>,
+}
+
+impl Policy {
+    /// As the plan's `[run]` says.
+    pub fn of(plan: &Plan) -> Self {
+        let run = &plan.config.run;
+        let seconds = run.checkpoint_minutes * 60.0;
+        Self {
+            log_steps: run.log_steps,
+            chance: plan.chance_losses(),
+            every: run.checkpoint_every,
+            // Longer than time itself is never.
+            after: (seconds > 0.0)
+                .then(|| Duration::try_from_secs_f64(seconds).ok())
+                .flatten(),
+        }
+    }
+}
+
+/// What is known where training can be taken up again.
+struct Place {
+    position: Position,
+    saved: bool,
 }
 
 /// Records the trials of one cohort.
@@ -101,28 +161,36 @@ pub struct Recorder {
     trials: Vec<TrialRecord>,
     clock: Clock,
     progress: Progress,
-    log_steps: bool,
-    chance: Option<(f64, f64)>,
+    policy: Policy,
+    place: Place,
+    last_saved: Instant,
     stop: Arc<AtomicBool>,
     error: Option<RunError>,
 }
 
 impl Recorder {
-    /// Records `trials`; training stops when `stop` becomes true. `chance` are the losses of always answering ½
-    /// in training and in evaluation, for sequences.
+    /// Records `trials` from `position` on; when `stop` becomes true, training stops with a checkpoint.
     pub fn new(
         trials: Vec<TrialRecord>,
         progress: Progress,
-        log_steps: bool,
-        chance: Option<(f64, f64)>,
+        policy: Policy,
+        position: Position,
         stop: Arc<AtomicBool>,
     ) -> Self {
+        let mut clock = Clock::new(trials.len());
+        for (i, trial) in trials.iter().enumerate() {
+            clock.resume(i, trial.epoch_seconds, trial.result.seconds);
+        }
         Self {
-            clock: Clock::new(trials.len()),
+            clock,
             trials,
             progress,
-            log_steps,
-            chance,
+            policy,
+            place: Place {
+                position,
+                saved: false,
+            },
+            last_saved: Instant::now(),
             stop,
             error: None,
         }
@@ -145,7 +213,17 @@ impl Recorder {
         cohort: &Cohort<'_, B>,
     ) -> Result<(), RunError> {
         match *event {
-            Event::EpochStarted { .. } | Event::Resumable(_) => self.clock.skip(),
+            Event::EpochStarted { .. } => self.clock.skip(),
+            Event::Resumable(ref position) => {
+                self.place = Place {
+                    position: position.clone(),
+                    saved: false,
+                };
+                if self.due() {
+                    self.save(cohort)?;
+                }
+                self.clock.skip();
+            }
             Event::Loaded => self.clock.lap(|_| true),
             Event::InitialPass => {
                 let trials = &self.trials;
@@ -160,7 +238,7 @@ impl Recorder {
                 self.clock.lap(|t| t == trial);
                 let record = &mut self.trials[trial];
                 record.result.steps = cohort.trials()[trial].steps();
-                if self.log_steps {
+                if self.policy.log_steps {
                     record.metrics.add(&StepLine {
                         step,
                         epoch,
@@ -215,9 +293,61 @@ impl Recorder {
         Ok(())
     }
 
+    /// Whether it is time for a checkpoint.
+    fn due(&self) -> bool {
+        let Position { epoch, step, .. } = self.place.position;
+        let Policy { every, after, .. } = self.policy;
+        let epochs = step == 0 && every > 0 && epoch.is_multiple_of(every);
+        epochs || after.is_some_and(|after| self.last_saved.elapsed() >= after)
+    }
+
+    /// Writes a checkpoint of every running trial at the last place. No trial has learned or added a line since.
+    fn save<B: Backend>(&mut self, cohort: &Cohort<'_, B>) -> Result<(), RunError> {
+        let position = &self.place.position;
+        for (i, record) in self.trials.iter_mut().enumerate() {
+            if cohort.trials()[i].status() != Status::Running {
+                continue;
+            }
+            record.check_lock()?;
+            let mut result = record.result.clone();
+            result.seconds = self.clock.total(i);
+            let checkpoint = Checkpoint {
+                epoch: position.epoch,
+                step: position.step,
+                tally: position.tallies[i],
+                state: cohort.state(i),
+                result,
+                epoch_seconds: self.clock.epoch(i),
+                metrics_bytes: record.metrics.sync()?,
+            };
+            checkpoint.save(&record.folder)?;
+        }
+        self.place.saved = true;
+        self.last_saved = Instant::now();
+        Ok(())
+    }
+
+    /// Whether training is to stop here: only where a checkpoint can be taken, and with one.
+    fn stops<B: Backend>(
+        &mut self,
+        event: &Event,
+        cohort: &Cohort<'_, B>,
+    ) -> Result<bool, RunError> {
+        // Evaluation changes nothing, so the last place is still that of every trial.
+        let here = matches!(event, Event::Resumable(_) | Event::Evaluated { .. });
+        if !here || !self.stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if !self.place.saved {
+            self.save(cohort)?;
+        }
+        Ok(true)
+    }
+
     fn end<B: Backend>(&mut self, trial: usize, cohort: &Cohort<'_, B>) -> Result<(), RunError> {
         let seconds = self.clock.total(trial);
         let record = &mut self.trials[trial];
+        record.check_lock()?;
         let status = cohort.trials()[trial].status();
         record.result.status = status;
         record.result.seconds = seconds;
@@ -231,8 +361,8 @@ impl Recorder {
             best_epoch: record.result.best_epoch(),
             best_eval_loss: record.result.best_loss.map(|(loss, _)| loss),
             best_train_loss: record.result.best_train_loss,
-            chance_train_loss: self.chance.map(|(train, _)| train),
-            chance_eval_loss: self.chance.map(|(_, evaluation)| evaluation),
+            chance_train_loss: self.policy.chance.map(|(train, _)| train),
+            chance_eval_loss: self.policy.chance.map(|(_, evaluation)| evaluation),
             diverged_epoch: match status {
                 Status::Diverged { epoch } => Some(epoch),
                 _ => None,
@@ -240,7 +370,11 @@ impl Recorder {
             steps,
             seconds,
         })?;
-        record.metrics.flush()?;
+        record.metrics.sync()?;
+        if status != Status::Interrupted {
+            Outcome::of(&record.result).save(&record.folder)?;
+            Checkpoint::remove(&record.folder)?;
+        }
         self.progress.end(trial, status);
         self.clock.skip();
         Ok(())
@@ -262,13 +396,18 @@ impl<B: Backend> Observer<B> for Recorder {
         if self.error.is_some() {
             return ControlFlow::Break(());
         }
-        if let Err(error) = self.record(event, cohort) {
-            self.error = Some(error);
-            return ControlFlow::Break(());
+        let lost = |t: &TrialRecord| t.lock.as_ref().is_some_and(|lock| lock.lost());
+        let result = match self.trials.iter().find(|t| lost(t)) {
+            Some(trial) => Err(RunError::TakenOver(trial.folder.path().into())),
+            None => self.record(event, cohort),
+        };
+        match result.and_then(|()| self.stops(event, cohort)) {
+            Ok(false) => ControlFlow::Continue(()),
+            Ok(true) => ControlFlow::Break(()),
+            Err(error) => {
+                self.error = Some(error);
+                ControlFlow::Break(())
+            }
         }
-        if self.stop.load(Ordering::Relaxed) && !matches!(event, Event::Ended { .. }) {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
     }
 }

@@ -1,0 +1,253 @@
+//! `--dry-run`: what a sweep will cost, from counts and from a few timed steps of each network.
+
+use super::trials::{DataSets, Trial};
+use crate::cli::Failure;
+use crate::config::{Plan, Precision, SetData};
+use crate::table::table;
+use sansprop::cohort::{Cohort, TrialSpec};
+use sansprop::images::{Images, Pixels};
+use sansprop::init::FeedbackDraw;
+use sansprop::model::Model;
+use sansprop::optim::Optimizer;
+use sansprop::rule::{Feedback, RULES, Rule};
+use sansprop::sequences::Sequences;
+use sansprop::train::{Blind, Schedule, train};
+use sansprop_kernels::{Backend, CpuBackend, Layer, Reference};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Instant;
+
+/// Steps that are timed.
+const TIMED_STEPS: u64 = 3;
+
+/// What one cohort will take.
+struct Cost {
+    flops: f64,
+    seconds: f64,
+    bytes: f64,
+}
+
+/// The text that `--dry-run` prints: trials, cohorts, and what they will cost with `jobs` cohorts at once.
+pub(crate) fn describe(
+    trials: &[Trial],
+    cohorts: &[Vec<usize>],
+    jobs: usize,
+    sets: &mut DataSets,
+) -> Result<String, Failure> {
+    let mut text = String::new();
+    let mut table = table(&["cohort", "trials", "FLOPs", "seconds", "MB"], 1);
+    let mut speeds: BTreeMap<String, f64> = BTreeMap::new();
+    let mut whole = Cost {
+        flops: 0.0,
+        seconds: 0.0,
+        bytes: 0.0,
+    };
+    for (number, cohort) in cohorts.iter().enumerate() {
+        let first = &trials[cohort[0]].config;
+        let data = sets.of(first)?;
+        let plan = Plan::with_data(first.clone(), data)?;
+        let network = format!(
+            "{:?} {} {:?}",
+            first.network, first.train.batch, first.run.precision
+        );
+        let speed = match speeds.get(&network) {
+            Some(speed) => *speed,
+            None => {
+                let speed = measure(&plan, jobs)?;
+                speeds.insert(network, speed);
+                speed
+            }
+        };
+        let specs: Vec<TrialSpec> = cohort.iter().map(|&i| trials[i].config.trial()).collect();
+        let flops = flops(&plan, &specs)?;
+        let cost = Cost {
+            flops,
+            seconds: flops / speed,
+            bytes: bytes(&plan, &specs),
+        };
+        table.add_row([
+            format!("{} seed {}", plan.config.data.name, first.train.seed),
+            cohort.len().to_string(),
+            format!("{:.2e}", cost.flops),
+            format!("{:.1}", cost.seconds),
+            format!("{:.1}", cost.bytes / 1e6),
+        ]);
+        let _ = writeln!(text, "cohort {}", number + 1);
+        for &i in cohort {
+            let train = &trials[i].config.train;
+            let optimizer = trials[i].config.trial().optimizer.name();
+            let _ = writeln!(
+                text,
+                "  {}  {optimizer} lr {}, seed {}, {} training samples",
+                trials[i].id, train.lr, train.seed, trials[i].config.data.train_points
+            );
+        }
+        whole.flops += cost.flops;
+        whole.seconds += cost.seconds;
+        whole.bytes = whole.bytes.max(cost.bytes);
+    }
+    let data: f64 = trials
+        .iter()
+        .map(|t| {
+            (
+                t.config.data.name.clone(),
+                t.config.data.path.clone(),
+                &t.config,
+            )
+        })
+        .map(|(name, path, config)| ((name, path), config))
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
+        .map(|config| Ok(set_bytes(&sets.of(config)?)))
+        .collect::<Result<Vec<_>, Failure>>()?
+        .into_iter()
+        .sum();
+    let seeds: BTreeSet<u32> = trials.iter().map(|t| t.config.train.seed).collect();
+    let _ = writeln!(
+        text,
+        "{table}\n{} trials ({} seeds) in {} cohorts; {:.2e} FLOPs, about {:.1} s with {jobs} at once, \
+         about {:.0} MB of memory",
+        trials.len(),
+        seeds.len(),
+        cohorts.len(),
+        whole.flops,
+        whole.seconds / jobs.min(cohorts.len()).max(1) as f64,
+        (whole.bytes * jobs as f64 + data) / 1e6
+    );
+    Ok(text)
+}
+
+/// Forward pass, feedback and weight gradient cost about the same; how many of these a rule needs.
+fn passes(rule: &Rule) -> f64 {
+    match rule.feedback {
+        Feedback::Off => 1.0,
+        Feedback::Direct => 2.0,
+        Feedback::Chain { .. } => 3.0,
+    }
+}
+
+fn flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
+    let sample = 2.0 * multiply_adds(plan);
+    let config = &plan.config;
+    let trained = (plan.total_steps() * config.train.batch as u64) as f64;
+    let evaluations = config.train.epochs.div_ceil(config.run.eval_every);
+    let evaluated = (evaluations * plan.split()?.evaluation.samples.len()) as f64;
+    let initial = specs.iter().any(|s| s.rule.needs_initial_pass());
+    let passes: f64 = specs.iter().map(|s| passes(&s.rule)).sum();
+    let shared = f64::from(u8::from(initial));
+    Ok(sample * (trained * (passes + shared) + evaluated * specs.len() as f64))
+}
+
+/// Multiply-adds of one sample's forward pass.
+fn multiply_adds(plan: &Plan) -> f64 {
+    match (&plan.model, &plan.data) {
+        (Model::FeedForward(network), _) => network.multiply_adds(1) as f64,
+        (Model::Recurrent(network), SetData::Sequences(set)) => {
+            (network.parameters() * set.train.steps()) as f64
+        }
+        (Model::Recurrent(network), SetData::Images(_)) => network.parameters() as f64,
+    }
+}
+
+/// Weights and moments of every trial, and what they share: passes, scratch, gradient, W⁽⁰⁾.
+fn bytes(plan: &Plan, specs: &[TrialSpec]) -> f64 {
+    let batch = plan.config.train.batch;
+    let (pass, scratch) = match &plan.model {
+        Model::FeedForward(network) => {
+            let panels = |l: &Layer| l.locations() * batch * l.outputs;
+            let layers = || network.layers().iter().map(panels);
+            let (locations, channels) = network.input_panels();
+            let largest = layers().max().unwrap_or(0);
+            let input = locations * channels * batch;
+            (2 * layers().sum::<usize>(), 3 * largest + input)
+        }
+        Model::Recurrent(_) => {
+            let steps = match &plan.data {
+                SetData::Images(_) => 1,
+                SetData::Sequences(set) => set.train.steps(),
+            };
+            let states = plan.config.network.width * steps * batch;
+            (2 * states, states)
+        }
+    };
+    let parameters = plan.model.parameters();
+    let needs = |f: fn(&Rule) -> bool| usize::from(specs.iter().any(|s| f(&s.rule)));
+    let shared = pass * (1 + needs(Rule::needs_initial_pass))
+        + scratch
+        + parameters * (1 + needs(Rule::needs_initial_weights));
+    let own = |spec: &TrialSpec| {
+        let moments = match spec.optimizer {
+            Optimizer::Sgd { .. } => 0,
+            Optimizer::Adam { .. } => 2,
+        };
+        let feedback = usize::from(FeedbackDraw::of(&spec.rule) != FeedbackDraw::None);
+        parameters * (1 + moments + feedback)
+    };
+    let values = shared + specs.iter().map(own).sum::<usize>();
+    let width = match plan.config.run.precision {
+        Precision::F32 => 4,
+        Precision::F64 => 8,
+    };
+    (values * width) as f64
+}
+
+fn set_bytes(data: &SetData) -> f64 {
+    let bytes: usize = match data {
+        SetData::Images(set) => {
+            let images = [Some(&set.train), set.test.as_ref()];
+            let size = |set: &Images| match set.pixels() {
+                Pixels::Bytes { values, .. } => values.len(),
+                Pixels::Floats(values) => 4 * values.len(),
+            };
+            images.into_iter().flatten().map(size).sum()
+        }
+        SetData::Sequences(set) => {
+            let size = |set: &Sequences| 4 * (set.inputs().len() + set.targets().len());
+            let sets = [Some(&set.train), set.test.as_ref()];
+            sets.into_iter().flatten().map(size).sum()
+        }
+    };
+    bytes as f64
+}
+
+/// FLOPs per second of a few steps of backprop on this network, after one that is not timed.
+fn measure(plan: &Plan, jobs: usize) -> Result<f64, Failure> {
+    let threads = match plan.config.run.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    match plan.config.run.precision {
+        Precision::F32 => measure_on(&CpuBackend::new((threads / jobs).max(1))?, plan),
+        Precision::F64 => measure_on(&Reference, plan),
+    }
+}
+
+fn measure_on<B: Backend>(backend: &B, plan: &Plan) -> Result<f64, Failure> {
+    let split = plan.split()?;
+    let specs = [TrialSpec {
+        rule: RULES[0],
+        optimizer: Optimizer::Sgd { lr: 0.0 },
+    }];
+    let new = || {
+        let batch = plan.config.train.batch;
+        Cohort::new(backend, plan.model.clone(), 0, batch, 0.0, &specs)
+    };
+    let mut cohort = new();
+    let mut part = split.clone();
+    part.evaluation.samples.end = part.evaluation.samples.start + 1;
+    let mut seconds = [0.0; 2];
+    for (seconds, steps) in seconds.iter_mut().zip([1, TIMED_STEPS]) {
+        let schedule = Schedule {
+            max_steps: Some(steps),
+            ..plan.schedule()
+        };
+        let started = Instant::now();
+        train(&mut cohort, &part, &schedule, &mut Blind);
+        *seconds = started.elapsed().as_secs_f64();
+        cohort = new();
+    }
+    let steps = TIMED_STEPS.min(plan.total_steps()) as f64;
+    let sample = 2.0 * multiply_adds(plan);
+    let done = sample * plan.config.train.batch as f64 * steps * passes(&RULES[0]);
+    Ok(done / seconds[1].max(1e-9))
+}

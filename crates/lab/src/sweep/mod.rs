@@ -1,0 +1,25 @@
+//! Sweeps: many trials from one file, trained in cohorts by any number of workers, none of them ever lost.
+//!
+//! | file in the sweep's folder | content |
+//! |---|---|
+//! | `ID/` | one trial's run folder |
+//! | `locks/ID/` | who trains it, while someone does |
+//! | `sweep.json` | the ids of all trials |
+//! | `trials.csv`, `trials.parquet` | one row a trial, whatever became of it |
+//! | `curves.csv` | one row a trial and epoch |
+
+mod columns;
+mod estimate;
+pub mod file;
+mod manifest;
+mod results;
+pub mod stats;
+mod summary;
+pub mod trials;
+mod work;
+
+pub(crate) use estimate::describe;
+pub(crate) use manifest::Manifest;
+pub(crate) use results::{row, write};
+pub(crate) use summary::summary;
+pub(crate) use work::Worker;
