@@ -866,6 +866,8 @@ fn help_has_examples_on_every_command() {
         vec!["--help"],
         vec!["compare", "--help"],
         vec!["train", "--help"],
+        vec!["sweep", "--help"],
+        vec!["status", "--help"],
         vec!["check", "--help"],
         vec!["align", "--help"],
         vec!["data", "--help"],

@@ -192,9 +192,8 @@ impl Worker<'_> {
         let again = self.retry && !known.retried.contains(&index);
         match Outcome::read(path) {
             Ok(None) => Ok(false),
-            Ok(Some(outcome)) => {
-                Ok(!(outcome.status == "failed" && again) && !self.edited(index, path))
-            }
+            Ok(Some(outcome)) if outcome.status == "failed" && again => Ok(false),
+            Ok(Some(_)) => Ok(!self.edited(index, path)),
             // A damaged file is no end; what to do about it is said when the trial is prepared.
             Err(RunError::Damaged { .. }) => Ok(false),
             Err(error) => Err(error.into()),
