@@ -3,6 +3,7 @@
 mod plan;
 mod schema;
 mod template;
+mod written;
 
 pub use plan::{Plan, PlanError, SetData};
 pub use schema::{
@@ -13,10 +14,10 @@ pub use template::template;
 
 use crate::data;
 use sansprop::rule::{RULES, Rule};
-use schema::Written;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
+use written::Written;
 
 /// What is wrong with a config.
 #[derive(Debug, Error)]
