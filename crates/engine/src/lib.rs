@@ -2,8 +2,9 @@
 //!
 //! The engine holds the science: learning [`rule`]s as rows of a table, [`network`]s, their [`init`]ial draws,
 //! the [`mod@learn`]ing step, [`optim`]isers, [`cohort`]s of trials in lockstep, and the [`mod@train`]ing loop with its
-//! observers, which can be left and taken up again at [`checkpoint`]s. It opens no file, reads no clock and prints nothing. Everything is generic over
-//! [`sansprop_kernels::Backend`], the machine.
+//! observers, which can be left and taken up again at [`checkpoint`]s; [`alignment`] scores with their
+//! [`companion`]s, and the [`mod@check`]s that prove a network's rules. It opens no file, reads no clock and prints
+//! nothing. Everything is generic over [`sansprop_kernels::Backend`], the machine.
 #![forbid(unsafe_code)]
 
 pub mod alignment;
