@@ -608,6 +608,22 @@ fn the_add_task_trains_a_recurrent_network() {
     }
     let (_, err) = expect(path, &["compare", "--set", "network.kind=recurrent"], 2);
     assert!(err.contains("add-task"), "{err}");
+    // A recurrent network without a data set is one for the Add task.
+    write(
+        path,
+        "kind.toml",
+        "[network]\nkind = \"recurrent\"\nwidth = 3\n",
+    );
+    let arguments = [
+        "train",
+        "kind.toml",
+        "--out",
+        "kind",
+        "--set",
+        "train.epochs=1",
+    ];
+    let (out, _) = expect(path, &arguments, 0);
+    assert!(out.starts_with("add-task"), "{out}");
 }
 
 fn scores(path: &Path) -> Vec<(usize, u64, usize, f64, f64)> {

@@ -134,7 +134,10 @@ impl Written {
             train,
             run,
         } = self;
-        let name = data.name.unwrap_or_else(|| "digits".into());
+        let name = data.name.unwrap_or_else(|| match network.kind {
+            Some(Kind::Recurrent) => ADD_TASK.into(),
+            Some(Kind::Conv | Kind::Dense) | None => "digits".into(),
+        });
         let defaults = set_defaults(&name);
         let sequences = name == ADD_TASK;
         let defaults = match network.kind {
