@@ -5,7 +5,6 @@
 //! enough, and W* is built in a single pass at the end (Eqs. 5–7, 12).
 
 use crate::cohort::{Cohort, NamedTensor, Room, Status, Trial};
-use crate::images::MinibatchLayout;
 use crate::init::FeedbackDraw;
 use crate::learn::{FeedbackState, trained_layers};
 use crate::model::{Model, named_tensors};
@@ -178,7 +177,6 @@ impl<B: Backend> Cohort<'_, B> {
         &mut self,
         trial: usize,
         part: &Part<'_>,
-        layout: MinibatchLayout,
         errors: &IntegratedErrors,
     ) -> Weights<B> {
         let network = self.model.feed_forward().expect(FEED_FORWARD).clone();
@@ -191,7 +189,7 @@ impl<B: Backend> Cohort<'_, B> {
         let mut reference = start.weights.clone();
         let order: Vec<usize> = (0..part.samples.len()).collect();
         for samples in order.chunks(self.most) {
-            self.load(&part.minibatch(samples, layout));
+            self.load(&part.minibatch(samples, network.minibatch_layout()));
             let from = samples[0] * errors.classes;
             let chunk = &errors.sums[from..from + samples.len() * errors.classes];
             let Room::FeedForward(room) = &mut self.room else {

@@ -1,6 +1,6 @@
 //! Networks: what the user asks for, and the layers that follow from it.
 
-use crate::images::ImageShape;
+use crate::images::{ImageShape, MinibatchLayout};
 use sansprop_kernels::{Activation, Layer, Norm, Wiring};
 use std::sync::Arc;
 use thiserror::Error;
@@ -165,6 +165,14 @@ impl Network {
                 self.spec.input.channels,
             ),
             Architecture::Dense { .. } => (1, self.spec.input.len()),
+        }
+    }
+
+    /// How images are laid out for the first layer.
+    pub fn minibatch_layout(&self) -> MinibatchLayout {
+        match self.spec.architecture {
+            Architecture::Conv { .. } => MinibatchLayout::Locations,
+            Architecture::Dense { .. } => MinibatchLayout::Flat,
         }
     }
 

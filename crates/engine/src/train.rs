@@ -4,7 +4,7 @@ use crate::checkpoint::{Position, Tally};
 use crate::cohort::{Cohort, Status};
 use crate::images::MinibatchLayout;
 use crate::model::Model;
-use crate::network::Architecture;
+use crate::network::Network;
 use crate::protocol::{Part, Split};
 use crate::rng::LegacyRandom;
 use sansprop_kernels::Backend;
@@ -136,14 +136,11 @@ pub fn train_from<B: Backend>(
     let backend = cohort.backend();
     backend.scope(|| {
         let mut run = Run {
-            layout: match cohort
+            // Sequences have a layout of their own and ignore this one.
+            layout: cohort
                 .model()
                 .feed_forward()
-                .map(|n| &n.spec().architecture)
-            {
-                Some(Architecture::Conv { .. }) => MinibatchLayout::Locations,
-                Some(Architecture::Dense { .. }) | None => MinibatchLayout::Flat,
-            },
+                .map_or(MinibatchLayout::Flat, Network::minibatch_layout),
             cohort,
             split,
             schedule,

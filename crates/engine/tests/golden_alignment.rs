@@ -7,7 +7,6 @@ use golden_case::Config;
 use sansprop::alignment::{Changes, exact, permuted, probes};
 use sansprop::cohort::{Cohort, TrialSpec};
 use sansprop::companion::IntegratedErrors;
-use sansprop::images::MinibatchLayout;
 use sansprop::network::Network;
 use sansprop::protocol::{Part, Samples, Split};
 use sansprop::rule::Rule;
@@ -221,11 +220,7 @@ fn companion<B: Backend>(backend: &B, golden: &Value, tolerance: f64) {
         );
     }
     if config.norm == "none" {
-        let layout = match config.kind.as_str() {
-            "conv" => MinibatchLayout::Locations,
-            _ => MinibatchLayout::Flat,
-        };
-        let built = cohort.integrated_companion(0, &split.train, layout, &observer.errors);
+        let built = cohort.integrated_companion(0, &split.train, &observer.errors);
         for l in 0..network.layers().len() {
             close(
                 "integrated errors",

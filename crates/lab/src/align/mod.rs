@@ -12,8 +12,7 @@ use crate::run::{Recorder, RunError, RunFolder, TrialResult, write_whole};
 use sansprop::alignment::{Changes, exact, permuted, probes};
 use sansprop::cohort::{Cohort, Status};
 use sansprop::companion::IntegratedErrors;
-use sansprop::images::MinibatchLayout;
-use sansprop::network::{Architecture, Network};
+use sansprop::network::Network;
 use sansprop::pass::Weights;
 use sansprop::train::{Event, Observer, train};
 use sansprop_kernels::{Backend, Layer, Norm};
@@ -271,11 +270,7 @@ fn train_on<B: Backend>(
     let status = cohort.trials()[0].status();
     if !matches!(status, Status::Diverged { .. }) {
         if let Some(errors) = observer.errors.take() {
-            let layout = match network.spec().architecture {
-                Architecture::Conv { .. } => MinibatchLayout::Locations,
-                Architecture::Dense { .. } => MinibatchLayout::Flat,
-            };
-            let reference = cohort.integrated_companion(0, &split.train, layout, &errors);
+            let reference = cohort.integrated_companion(0, &split.train, &errors);
             observer.score(&cohort, &reference);
             let tensors = cohort.named(&reference);
             folder.save(

@@ -7,9 +7,7 @@ use crate::table::table;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sansprop::check::{Check, Finding, check_batch};
-use sansprop::images::MinibatchLayout;
 use sansprop::minibatch::Targets;
-use sansprop::network::Architecture;
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::RULES;
 use sansprop_kernels::Reference;
@@ -57,10 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let split = plan.split()?;
     let samples = check_batch(network, plan.config.train.batch);
     let order = LegacyRandom::new(plan.config.train.seed).permutation(split.train.samples.len());
-    let layout = match network.spec().architecture {
-        Architecture::Conv { .. } => MinibatchLayout::Locations,
-        Architecture::Dense { .. } => MinibatchLayout::Flat,
-    };
+    let layout = network.minibatch_layout();
     let minibatch = split.train.minibatch(&order[..samples], layout);
     let Targets::Labels(labels) = &minibatch.targets else {
         unreachable!("images have labels");
