@@ -109,7 +109,7 @@ fn main() {
         let mut step = || {
             let start = Instant::now();
             cohort.load(&minibatch);
-            cohort.run_initial();
+            cohort.run_initial(true);
             let report = cohort.step(0);
             (report.loss, start.elapsed().as_secs_f64() * 1e3)
         };

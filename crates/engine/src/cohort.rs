@@ -7,14 +7,16 @@
 use crate::companion::Companion;
 use crate::diagnosis::{LayerDiagnosis, Request};
 use crate::init::FeedbackDraw;
+use crate::lanes::Lane;
 use crate::learn::FeedbackState;
 use crate::minibatch::{Minibatch, Targets};
-use crate::model::{Model, Trained, named_tensors};
+use crate::model::{Model, named_tensors};
 use crate::optim::{Optimizer, OptimizerState};
 use crate::pass::{Weights, upload};
 use crate::recurrent::RecurrentRoom;
-use crate::room::{FeedForwardRoom, Student};
-use crate::rule::Rule;
+use crate::room::FeedForwardRoom;
+use crate::rule::{Feedback, Rule};
+use crate::update::Common;
 use sansprop_kernels::Backend;
 
 /// What distinguishes one trial of a cohort.
@@ -50,6 +52,8 @@ pub struct Trial<B: Backend> {
     pub(crate) optimizer: OptimizerState<B>,
     status: Status,
     steps: u64,
+    /// Whether the hidden layers are those of the cohort's W⁽⁰⁾ for good.
+    pub(crate) frozen: bool,
 }
 
 /// Loss and hits of one trial on one minibatch.
@@ -95,6 +99,7 @@ impl<B: Backend> Trial<B> {
             optimizer: OptimizerState::new(backend, spec.optimizer, &lengths),
             status: Status::Running,
             steps: 0,
+            frozen: false,
         }
     }
 
@@ -123,6 +128,10 @@ impl<B: Backend> Trial<B> {
         &self.weights
     }
 
+    pub(crate) fn count_step(&mut self) {
+        self.steps += 1;
+    }
+
     pub(crate) fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
         self.optimizer.set_steps(steps);
@@ -146,16 +155,52 @@ pub struct Cohort<'b, B: Backend> {
     pub(crate) samples: Vec<usize>,
     targets: Targets,
     pub(crate) room: Room<B>,
+    /// Whether the initial network has run on the loaded minibatch.
+    initial_ran: bool,
+    /// Rooms for trials side by side; empty where they step one after the other.
+    pub(crate) lanes: Vec<Lane<B>>,
     pub(crate) diagnosis_request: Request,
     /// Whether the steps on the loaded minibatch are to be looked at.
     diagnose_here: bool,
     pub(crate) diagnosis: Option<Vec<LayerDiagnosis>>,
 }
 
+/// A cohort taken apart, so that trials can change while they look at what is common.
+pub(crate) struct Parts<'a, B: Backend> {
+    pub(crate) room: &'a mut Room<B>,
+    pub(crate) lanes: &'a mut Vec<Lane<B>>,
+    pub(crate) trials: &'a mut Vec<Trial<B>>,
+    pub(crate) common: Common<'a, B>,
+}
+
+/// Whether trials whose hidden layers never change are to use the initial network's pass: where it runs anyway, or
+/// where it serves several of them. Such trials start from the draw that W⁽⁰⁾ is.
+pub fn shares_hidden_pass(model: &Model, specs: &[TrialSpec]) -> bool {
+    let frozen = |spec: &&TrialSpec| spec.rule.feedback == Feedback::Off;
+    let frozen = specs.iter().filter(frozen).count();
+    let others = specs.iter().any(|spec| spec.rule.needs_initial_pass());
+    model.feed_forward().is_some() && (frozen > 1 || frozen == 1 && others)
+}
+
 /// Working memory, as the model's kind needs it.
 pub(crate) enum Room<B: Backend> {
     FeedForward(Box<FeedForwardRoom<B>>),
     Recurrent(Box<RecurrentRoom<B>>),
+}
+
+impl<B: Backend> Room<B> {
+    pub(crate) fn new(backend: &B, model: &Model, batch: usize, initial_pass: bool) -> Self {
+        match model {
+            Model::FeedForward(network) => {
+                let room = FeedForwardRoom::new(backend, network, batch, initial_pass);
+                Self::FeedForward(Box::new(room))
+            }
+            Model::Recurrent(network) => {
+                let room = RecurrentRoom::new(backend, network, initial_pass);
+                Self::Recurrent(Box::new(room))
+            }
+        }
+    }
 }
 
 impl<'b, B: Backend> Cohort<'b, B> {
@@ -181,26 +226,21 @@ impl<'b, B: Backend> Cohort<'b, B> {
                 "{rule} looks at W⁽⁰⁾ and draws feedback weights between the layers'"
             );
         }
-        let trials: Vec<Trial<B>> = specs
+        let mut trials: Vec<Trial<B>> = specs
             .iter()
             .map(|&spec| Trial::new(backend, &model, seed, spec))
             .collect();
         let needs = |f: fn(&Rule) -> bool| specs.iter().any(|spec| f(&spec.rule));
-        let initial_weights = needs(Rule::needs_initial_weights).then(|| {
+        let freeze = shares_hidden_pass(&model, specs);
+        for trial in &mut trials {
+            trial.frozen = freeze && trial.spec.rule.feedback == Feedback::Off;
+        }
+        let initial_weights = (freeze || needs(Rule::needs_initial_weights)).then(|| {
             let drawn = model.draw(seed, FeedbackDraw::None);
             model.upload(backend, &drawn.weights)
         });
-        let initial_pass = needs(Rule::needs_initial_pass);
-        let room = match &model {
-            Model::FeedForward(network) => {
-                let room = FeedForwardRoom::new(backend, network, batch, initial_pass);
-                Room::FeedForward(Box::new(room))
-            }
-            Model::Recurrent(network) => {
-                let room = RecurrentRoom::new(backend, network, initial_pass);
-                Room::Recurrent(Box::new(room))
-            }
-        };
+        let initial_pass = freeze || needs(Rule::needs_initial_pass);
+        let room = Room::new(backend, &model, batch, initial_pass);
         Self {
             backend,
             most: match &model {
@@ -217,6 +257,8 @@ impl<'b, B: Backend> Cohort<'b, B> {
             samples: Vec::new(),
             targets: Targets::Labels(Vec::new()),
             room,
+            initial_ran: false,
+            lanes: Vec::new(),
             diagnosis_request: Request::default(),
             diagnose_here: false,
             diagnosis: None,
@@ -270,23 +312,58 @@ impl<'b, B: Backend> Cohort<'b, B> {
         self.batch = minibatch.batch;
         self.samples.clone_from(&minibatch.samples);
         self.targets.clone_from(&minibatch.targets);
-        match &mut self.room {
-            Room::FeedForward(room) => room.load(self.backend, &minibatch.input),
-            Room::Recurrent(room) => room.load(self.backend, &minibatch.input),
+        self.initial_ran = false;
+        self.room.load(self.backend, minibatch);
+        for lane in &mut self.lanes {
+            lane.load(minibatch);
         }
     }
 
-    /// Runs the initial network on the loaded minibatch, if a running trial looks at it and trials can share it;
-    /// says whether it did.
-    pub fn run_initial(&mut self) -> bool {
-        let wanted = |t: &Trial<B>| t.status == Status::Running && t.spec.rule.needs_initial_pass();
-        let any = self.trials.iter().any(wanted) || self.companions_share_initial();
+    /// Runs the initial network on the loaded minibatch, if running trials look at it and can share it; returns
+    /// these trials. Trials whose hidden layers never change look at it in training and in evaluation, the align
+    /// rules only where they learn.
+    pub fn run_initial(&mut self, learning: bool) -> Vec<usize> {
+        let lends = self.lends_hidden();
+        let wants = |i: usize, t: &Trial<B>| {
+            let learns = t.spec.rule.needs_initial_pass() || self.companion_shares_initial(i);
+            t.running() && (learning && learns || lends && t.frozen)
+        };
+        let trials = self.trials.iter().enumerate();
+        let wanting = trials.filter(|(i, t)| wants(*i, t)).map(|(i, _)| i);
+        let wanting: Vec<usize> = wanting.collect();
         match (&mut self.room, &self.model, &self.initial_weights) {
-            (Room::FeedForward(room), Model::FeedForward(network), Some(weights)) if any => {
+            (Room::FeedForward(room), Model::FeedForward(network), Some(weights))
+                if !wanting.is_empty() =>
+            {
                 room.run_initial(self.backend, network, weights, self.batch);
-                true
+                self.initial_ran = true;
+                wanting
             }
-            _ => false,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether frozen trials may use the initial network's pass: a diagnosis wants every trial's own.
+    fn lends_hidden(&self) -> bool {
+        self.diagnosis_request == Request::default()
+    }
+
+    /// The room and all that trials have in common on the loaded minibatch.
+    pub(crate) fn parts(&mut self) -> Parts<'_, B> {
+        let lends_hidden = self.initial_ran && self.lends_hidden();
+        Parts {
+            room: &mut self.room,
+            lanes: &mut self.lanes,
+            trials: &mut self.trials,
+            common: Common {
+                model: &self.model,
+                initial_weights: self.initial_weights.as_ref(),
+                initial_pass: None,
+                targets: &self.targets,
+                target_shift: self.target_shift,
+                batch: self.batch,
+                lends_hidden,
+            },
         }
     }
 
@@ -295,18 +372,11 @@ impl<'b, B: Backend> Cohort<'b, B> {
     /// # Panics
     /// If the minibatch is not of the model's kind, images with labels or sequences with values.
     pub fn evaluate(&mut self, trial: usize) -> Report {
-        let weights = &self.trials[trial].weights;
-        match (&mut self.room, &self.model, &self.targets) {
-            (Room::FeedForward(room), Model::FeedForward(network), Targets::Labels(labels)) => {
-                room.evaluate(self.backend, network, weights, labels, self.target_shift)
-            }
-            (Room::Recurrent(room), Model::Recurrent(network), Targets::Values(values)) => {
-                room.evaluate(self.backend, network, weights, self.batch, values)
-            }
-            _ => panic!(
-                "the minibatch does not suit the network: labels for images, values for sequences"
-            ),
-        }
+        let backend = self.backend;
+        let parts = self.parts();
+        parts
+            .room
+            .evaluate(backend, &parts.trials[trial], &parts.common)
     }
 
     /// One trial's update on the loaded minibatch; the report is of the loss before it. Where that loss is not
@@ -322,7 +392,8 @@ impl<'b, B: Backend> Cohort<'b, B> {
                 self.diagnosis = Some(self.diagnose(trial));
             }
             self.learn(trial);
-            self.apply(trial);
+            let gradient = self.room.gradient();
+            self.trials[trial].apply(self.backend, &self.model, gradient);
         }
         report
     }
@@ -335,50 +406,16 @@ impl<'b, B: Backend> Cohort<'b, B> {
 
     /// The same by another rule that needs no more than the trial's own does.
     pub(crate) fn learn_with(&mut self, trial: usize, rule: &Rule) {
-        let Trial {
-            weights, feedback, ..
-        } = &self.trials[trial];
-        let student = Student {
-            rule,
-            weights,
-            initial_weights: self.initial_weights.as_ref(),
-            feedback,
-        };
-        let (backend, batch) = (self.backend, self.batch);
-        match (&mut self.room, &self.model) {
-            (Room::FeedForward(room), Model::FeedForward(network)) => {
-                room.learn(backend, network, &student, None, batch);
-            }
-            (Room::Recurrent(room), Model::Recurrent(network)) => {
-                room.learn(backend, network, &student, batch);
-            }
-            _ => unreachable!("the room was made for the model"),
-        }
-    }
-
-    fn apply(&mut self, trial: usize) {
-        let gradient = match &self.room {
-            Room::FeedForward(room) => &room.gradient,
-            Room::Recurrent(room) => &room.gradient,
-        };
-        let trial = &mut self.trials[trial];
-        trial.optimizer.begin_step();
-        for (i, tensor) in self.model.trained(&trial.spec.rule).into_iter().enumerate() {
-            let (gradient, weight) = match tensor {
-                Trained::Weight(l) => (&gradient.weight[l], &mut trial.weights.weight[l]),
-                Trained::Bias(l) => (&gradient.bias[l], &mut trial.weights.bias[l]),
-            };
-            trial.optimizer.update(self.backend, i, gradient, weight);
-        }
-        trial.steps += 1;
+        let backend = self.backend;
+        let parts = self.parts();
+        parts
+            .room
+            .learn(backend, &parts.trials[trial], rule, &parts.common);
     }
 
     /// The update direction that one trial's last step used, for the tensors that its rule trains.
     pub fn last_gradient(&self) -> &Weights<B> {
-        match &self.room {
-            Room::FeedForward(room) => &room.gradient,
-            Room::Recurrent(room) => &room.gradient,
-        }
+        self.room.gradient()
     }
 
     /// Everything that makes up a trial's network: weights, biases, and the rule's own feedback weights.

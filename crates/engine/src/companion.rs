@@ -4,7 +4,7 @@
 //! Where no norm mixes samples, W* needs no second network during training: each sample's integrated error is
 //! enough, and W* is built in a single pass at the end (Eqs. 5–7, 12).
 
-use crate::cohort::{Cohort, NamedTensor, Room, Status, Trial};
+use crate::cohort::{Cohort, NamedTensor, Room, Trial};
 use crate::init::FeedbackDraw;
 use crate::learn::{FeedbackState, trained_layers};
 use crate::model::{Model, named_tensors};
@@ -12,7 +12,7 @@ use crate::network::Network;
 use crate::optim::OptimizerState;
 use crate::pass::{Pass, Weights};
 use crate::protocol::Part;
-use crate::room::Student;
+use crate::room::{Hidden, Student};
 use crate::rule::Rule;
 use sansprop_kernels::{Backend, Norm};
 
@@ -100,11 +100,10 @@ impl<B: Backend> Cohort<'_, B> {
         tensors
     }
 
-    /// Whether a running trial's companion shares the initial network's pass.
-    pub(crate) fn companions_share_initial(&self) -> bool {
-        self.companions
-            .iter()
-            .any(|c| c.start.is_none() && self.trials[c.of].status() == Status::Running)
+    /// Whether a trial has a companion that shares the initial network's pass.
+    pub(crate) fn companion_shares_initial(&self, trial: usize) -> bool {
+        let shares = |c: &Companion<B>| c.of == trial && c.start.is_none();
+        self.companions.iter().any(shares)
     }
 
     /// The companion's update, driven by the error of the trial's evaluation that is at hand.
@@ -135,6 +134,7 @@ impl<B: Backend> Cohort<'_, B> {
             weights: &companion.weights,
             initial_weights: Some(initial),
             feedback: &FeedbackState::None,
+            hidden: Hidden::Own,
         };
         room.learn(backend, network, &student, pass, batch);
         companion.optimizer.begin_step();
@@ -204,6 +204,7 @@ impl<B: Backend> Cohort<'_, B> {
                 weights: &reference,
                 initial_weights: Some(&start.weights),
                 feedback: &FeedbackState::None,
+                hidden: Hidden::Own,
             };
             room.learn(backend, &network, &student, Some(&start.pass), batch);
             for l in 0..network.layers().len() {

@@ -3,8 +3,8 @@
 //! The engine holds the science: learning [`rule`]s as rows of a table, [`network`]s, their [`init`]ial draws,
 //! the [`mod@learn`]ing step, [`optim`]isers, [`cohort`]s of trials in lockstep, and the [`mod@train`]ing loop with its
 //! observers, which can be left and taken up again at [`checkpoint`]s; [`alignment`] scores with their
-//! [`companion`]s, and the [`mod@check`]s that prove a network's rules. It opens no file, reads no clock and prints
-//! nothing. Everything is generic over [`sansprop_kernels::Backend`], the machine.
+//! [`companion`]s, and the [`mod@check`]s that prove a network's rules. It opens no file, prints nothing and reads no
+//! clock, except to say how trials that run side by side share the time. Everything is generic over [`sansprop_kernels::Backend`], the machine.
 #![forbid(unsafe_code)]
 
 pub mod alignment;
@@ -15,6 +15,7 @@ pub mod companion;
 pub mod diagnosis;
 pub mod images;
 pub mod init;
+pub mod lanes;
 pub mod learn;
 pub mod minibatch;
 pub mod model;
@@ -28,3 +29,4 @@ mod room;
 pub mod rule;
 pub mod sequences;
 pub mod train;
+mod update;

@@ -110,13 +110,31 @@ impl<B: Backend> Pass<B> {
         let last = self.hidden.last().map_or(input, |record| &record.a);
         let locations = network.pooled_locations();
         backend.pool(locations, batch, head.inputs, last, &mut self.pooled);
-        let at = network.hidden().len();
-        backend.forward(
-            head,
+        run_head(
+            backend,
+            network,
+            weights,
             batch,
-            &weights.weight[at],
-            &weights.bias[at],
             &self.pooled,
+            &mut self.head,
+        );
+    }
+
+    /// Runs the head alone on what the hidden layers of another pass left behind, which keeps them.
+    pub fn run_head_on(
+        &mut self,
+        hidden: &Self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+    ) {
+        run_head(
+            backend,
+            network,
+            weights,
+            batch,
+            &hidden.pooled,
             &mut self.head,
         );
     }
@@ -136,4 +154,17 @@ impl<B: Backend> Pass<B> {
             &self.hidden[layer - 1].a
         }
     }
+}
+
+fn run_head<B: Backend>(
+    backend: &B,
+    network: &Network,
+    weights: &Weights<B>,
+    batch: usize,
+    pooled: &B::Buffer,
+    record: &mut Record<B::Buffer>,
+) {
+    let at = network.hidden().len();
+    let (weight, bias) = (&weights.weight[at], &weights.bias[at]);
+    backend.forward(network.head(), batch, weight, bias, pooled, record);
 }

@@ -7,6 +7,18 @@ use crate::pass::{Pass, Weights};
 use crate::rule::Rule;
 use sansprop_kernels::Backend;
 
+/// Whose pass the hidden layers of a student made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// Its own.
+    Own,
+    /// The initial network's: the student's hidden layers are those of W⁽⁰⁾.
+    Initial,
+}
+
+/// What holds where [`Hidden::Initial`] is asked for.
+const INITIAL: &str = "the initial network's pass is at hand";
+
 /// Who learns: what an update is computed for, beside the minibatch and the passes in the room.
 pub(crate) struct Student<'a, B: Backend> {
     pub rule: &'a Rule,
@@ -15,6 +27,7 @@ pub(crate) struct Student<'a, B: Backend> {
     pub initial_weights: Option<&'a Weights<B>>,
     /// Feedback weights of the rule's own.
     pub feedback: &'a FeedbackState<B>,
+    pub hidden: Hidden,
 }
 
 /// Working memory for minibatches of up to so many samples.
@@ -75,6 +88,11 @@ impl<B: Backend> FeedForwardRoom<B> {
             .get_or_insert_with(|| Pass::new(backend, network, batch));
     }
 
+    /// The initial network's pass, if there is room for one.
+    pub(crate) fn initial(&self) -> Option<&Pass<B>> {
+        self.initial.as_ref()
+    }
+
     /// The pass of the last evaluation.
     pub(crate) fn current(&self) -> &Pass<B> {
         &self.current
@@ -101,6 +119,34 @@ impl<B: Backend> FeedForwardRoom<B> {
     ) -> Report {
         self.current
             .run(backend, network, weights, labels.len(), &self.input);
+        self.judge(backend, network, labels, target_shift)
+    }
+
+    /// As [`evaluate`](Self::evaluate) for weights that differ from W⁽⁰⁾ in the head only: the hidden layers' pass
+    /// is the initial network's.
+    pub(crate) fn evaluate_head(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        initial_pass: Option<&Pass<B>>,
+        labels: &[u32],
+        target_shift: f64,
+    ) -> Report {
+        let hidden = initial_pass.or(self.initial.as_ref()).expect(INITIAL);
+        self.current
+            .run_head_on(hidden, backend, network, weights, labels.len());
+        self.judge(backend, network, labels, target_shift)
+    }
+
+    /// Loss and error of the outputs at hand.
+    fn judge(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        labels: &[u32],
+        target_shift: f64,
+    ) -> Report {
         let report = backend.loss(
             labels,
             network.spec().classes,
@@ -124,15 +170,20 @@ impl<B: Backend> FeedForwardRoom<B> {
         initial_pass: Option<&Pass<B>>,
         batch: usize,
     ) {
+        let initial = initial_pass.or(self.initial.as_ref());
+        let current = match student.hidden {
+            Hidden::Own => &self.current,
+            Hidden::Initial => initial.expect(INITIAL),
+        };
         let inputs = Inputs {
             network,
             batch,
             input: &self.input,
             error: &self.error,
             weights: student.weights,
-            current: &self.current,
+            current,
             initial_weights: student.initial_weights,
-            initial: initial_pass.or(self.initial.as_ref()),
+            initial,
             feedback: student.feedback,
         };
         update_direction(

@@ -149,6 +149,16 @@ impl Rule {
         }
     }
 
+    /// How many passes over the network one update takes, beside the initial network's own: the forward pass, the
+    /// feedback and the weight gradient, which cost about the same.
+    pub fn passes(&self) -> usize {
+        match self.feedback {
+            Feedback::Off => 1,
+            Feedback::Direct => 2,
+            Feedback::Chain { .. } => 3,
+        }
+    }
+
     /// Whether hidden layers learn.
     pub fn trains_hidden_layers(&self) -> bool {
         self.feedback != Feedback::Off

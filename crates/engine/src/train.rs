@@ -1,8 +1,9 @@
 //! The training loop. It calls observers and nothing else: no files, no clock, no printing.
 
 use crate::checkpoint::{Position, Tally};
-use crate::cohort::{Cohort, Status};
+use crate::cohort::{Cohort, Report, Status};
 use crate::images::MinibatchLayout;
+use crate::lanes::Together;
 use crate::model::Model;
 use crate::network::Network;
 use crate::protocol::{Part, Split};
@@ -46,8 +47,16 @@ pub enum Event {
     },
     /// A minibatch was gathered, for all trials.
     Loaded,
-    /// The initial network ran on the minibatch, for the trials that look at it.
-    InitialPass,
+    /// The initial network ran on the minibatch.
+    InitialPass {
+        /// The trials that look at it.
+        trials: Vec<usize>,
+    },
+    /// Trials of a spread cohort learned or were evaluated side by side; an event for each of them follows.
+    Together {
+        /// The trials with their shares of the time, which sum to 1.
+        shares: Vec<(usize, f64)>,
+    },
     /// A trial saw a minibatch and, if its loss was finite, learned from it.
     Step {
         /// Index of the trial.
@@ -261,11 +270,13 @@ impl<B: Backend> Run<'_, '_, B> {
             self.cohort.load(&minibatch);
             self.cohort.first_of_epoch(i == 0);
             self.tell(&Event::Loaded)?;
-            if self.cohort.run_initial() {
-                self.tell(&Event::InitialPass)?;
-            }
+            self.run_initial(true)?;
+            let mut together = self.together(|cohort| cohort.step_together(&running))?;
             for trial in running {
-                let report = self.cohort.step(trial);
+                let report = match &mut together {
+                    Some(reports) => reports.next().expect("a report for each trial"),
+                    None => self.cohort.step(trial),
+                };
                 position.tallies[trial].add(&report, samples.len());
                 let mut here = Tally::default();
                 here.add(&report, samples.len());
@@ -285,6 +296,27 @@ impl<B: Backend> Run<'_, '_, B> {
         ControlFlow::Continue(())
     }
 
+    /// Runs the initial network for the trials that look at it, to learn or to be evaluated.
+    fn run_initial(&mut self, learning: bool) -> ControlFlow<()> {
+        let trials = self.cohort.run_initial(learning);
+        if trials.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.tell(&Event::InitialPass { trials })
+    }
+
+    /// The reports of trials side by side, where the cohort is spread.
+    fn together(
+        &mut self,
+        work: impl FnOnce(&mut Cohort<'_, B>) -> Option<Together>,
+    ) -> ControlFlow<(), Option<std::vec::IntoIter<Report>>> {
+        let Some(Together { reports, shares }) = work(self.cohort) else {
+            return ControlFlow::Continue(None);
+        };
+        self.tell(&Event::Together { shares })?;
+        ControlFlow::Continue(Some(reports.into_iter()))
+    }
+
     /// Scores of the running trials on a part, in the given order.
     fn evaluate(
         &mut self,
@@ -297,8 +329,13 @@ impl<B: Backend> Run<'_, '_, B> {
             let minibatch = part.minibatch(samples, self.layout);
             self.cohort.load(&minibatch);
             self.tell(&Event::Loaded)?;
+            self.run_initial(false)?;
+            let mut together = self.together(|cohort| cohort.evaluate_together(&running))?;
             for &trial in &running {
-                let report = self.cohort.evaluate(trial);
+                let report = match &mut together {
+                    Some(reports) => reports.next().expect("a report for each trial"),
+                    None => self.cohort.evaluate(trial),
+                };
                 tallies[trial].add(&report, samples.len());
                 self.tell(&Event::Evaluated { trial })?;
             }

@@ -163,7 +163,7 @@ fn companions_change_nothing() {
         }
         for _ in 0..3 {
             cohort.load(&minibatch);
-            cohort.run_initial();
+            cohort.run_initial(true);
             for trial in 0..RULES.len() {
                 cohort.step(trial);
             }

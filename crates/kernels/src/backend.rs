@@ -85,6 +85,21 @@ pub trait Backend: Send + Sync {
     /// Runs `work` where this backend's kernels start fastest (inside its thread pool).
     fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
 
+    /// Backends of one thread each, one for every thread of this one, whose results are bitwise this one's and
+    /// whose buffers are this one's: for work of which there is enough that each piece can stay on its thread.
+    /// None where work is not divided by threads.
+    fn lanes(&self) -> Vec<Self>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
+
+    /// Runs `work` on all items, at the same time as far as the machine can.
+    fn side_by_side<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Send + Sync) {
+        items.iter_mut().for_each(work);
+    }
+
     /// A buffer of `len` zeros.
     fn zeros(&self, len: usize) -> Self::Buffer;
 

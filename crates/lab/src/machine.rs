@@ -115,6 +115,7 @@ fn train_on<B: Backend>(
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<TrialResult>, Failure> {
     let (mut cohort, mut recorder) = open(backend, plan, trials, screen, stop)?;
+    cohort.spread();
     let (split, schedule) = (plan.split()?, plan.schedule());
     train_from(
         &mut cohort,
@@ -171,7 +172,6 @@ pub(crate) fn open<'b, B: Backend>(
             })?;
         }
         records.push(TrialRecord::new(
-            specs[i].rule,
             folder.clone(),
             trial.lock.clone(),
             checkpoint,

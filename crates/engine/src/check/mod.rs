@@ -284,7 +284,7 @@ impl Check<'_> {
         );
         let (input, labels) = (self.input.to_vec(), self.labels.to_vec());
         cohort.load(&Minibatch::labelled(input, labels));
-        cohort.run_initial();
+        cohort.run_initial(true);
         cohort
     }
 

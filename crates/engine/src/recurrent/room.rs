@@ -94,6 +94,7 @@ impl<B: Backend> RecurrentRoom<B> {
             weights,
             initial_weights,
             feedback,
+            hidden: _,
         } = student;
         // The initial weights run from the *current* initial state, which differs from trial to trial: this
         // pass cannot be shared.

@@ -6,11 +6,13 @@ use super::panel::ForwardPort;
 use super::pointer::Pointer;
 use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
 use super::sweep::{Fill, Finish, sweep};
+use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
 use super::{CpuBackend, elementwise};
 use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LossReport, Record, RecurrentCell, Unrolled,
 };
+use std::sync::Mutex;
 
 impl Backend for CpuBackend {
     type Buffer = CpuBuffer;
@@ -25,6 +27,22 @@ impl Backend for CpuBackend {
 
     fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.threads.scope(work)
+    }
+
+    fn lanes(&self) -> Vec<Self> {
+        let lane = |_| Self {
+            set: self.set,
+            threads: Threads::caller(),
+            scratch: Mutex::default(),
+        };
+        match self.threads.count() {
+            1 => Vec::new(),
+            count => (0..count).map(lane).collect(),
+        }
+    }
+
+    fn side_by_side<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Send + Sync) {
+        self.threads.side_by_side(items, work);
     }
 
     fn zeros(&self, len: usize) -> CpuBuffer {

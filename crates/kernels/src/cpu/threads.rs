@@ -7,7 +7,8 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 const WORTH_SHARING: usize = 60_000;
 
 pub(super) struct Threads {
-    pool: ThreadPool,
+    /// None: everything runs on the calling thread.
+    pool: Option<ThreadPool>,
 }
 
 impl Threads {
@@ -17,15 +18,34 @@ impl Threads {
             .num_threads(count)
             .thread_name(|i| format!("sansprop-{i}"))
             .build()?;
-        Ok(Self { pool })
+        Ok(Self { pool: Some(pool) })
+    }
+
+    /// The calling thread alone, whichever that is.
+    pub(super) fn caller() -> Self {
+        Self { pool: None }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.pool.current_num_threads()
+        self.pool
+            .as_ref()
+            .map_or(1, ThreadPool::current_num_threads)
     }
 
     pub(super) fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    /// Runs `work` on all items at the same time, as far as there are threads.
+    pub(super) fn side_by_side<T: Send>(
+        &self,
+        items: &mut [T],
+        work: impl Fn(&mut T) + Send + Sync,
+    ) {
+        self.scope(|| items.par_iter_mut().with_max_len(1).for_each(&work));
     }
 
     /// Runs `work(0..items)`, where one item costs about `cost` multiply-adds.
@@ -42,18 +62,19 @@ impl Threads {
         work: impl Fn(&mut S, usize) + Send + Sync,
     ) {
         let grain = (WORTH_SHARING / cost.max(1)).max(1);
-        if self.count() == 1 || items <= grain {
-            let mut scratch = scratch();
-            for item in 0..items {
-                work(&mut scratch, item);
-            }
-        } else {
-            self.pool.install(|| {
+        match &self.pool {
+            Some(pool) if pool.current_num_threads() > 1 && items > grain => pool.install(|| {
                 (0..items)
                     .into_par_iter()
                     .with_min_len(grain)
                     .for_each_init(&scratch, |scratch, item| work(scratch, item));
-            });
+            }),
+            _ => {
+                let mut scratch = scratch();
+                for item in 0..items {
+                    work(&mut scratch, item);
+                }
+            }
         }
     }
 }

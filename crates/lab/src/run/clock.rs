@@ -1,4 +1,5 @@
-//! Seconds that each trial of a cohort would have taken alone.
+//! Seconds that each trial of a cohort takes: what it would have taken alone, or a little less where trials run side
+//! by side and so keep the threads busier than one could.
 
 use std::time::Instant;
 
@@ -39,6 +40,16 @@ impl Clock {
         for trial in (0..self.epoch.len()).filter(|&t| needed(t)) {
             self.epoch[trial] += seconds;
             self.total[trial] += seconds;
+        }
+    }
+
+    /// Ends a lap in which trials ran side by side, each with its share of the time.
+    pub fn lap_shared(&mut self, shares: &[(usize, f64)]) {
+        let seconds = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        for &(trial, share) in shares {
+            self.epoch[trial] += share * seconds;
+            self.total[trial] += share * seconds;
         }
     }
 

@@ -1,18 +1,20 @@
 //! `--dry-run`: what a sweep will cost, from counts and from a few timed steps of each network.
 
 use super::trials::{DataSets, Trial};
+use super::work::threads_of_job;
 use crate::cli::Failure;
 use crate::config::{Plan, Precision, SetData};
 use crate::table::table;
-use sansprop::cohort::{Cohort, TrialSpec};
+use sansprop::cohort::{Cohort, TrialSpec, shares_hidden_pass};
 use sansprop::images::{Images, Pixels};
 use sansprop::init::FeedbackDraw;
+use sansprop::lanes::{lane_count, lane_values};
 use sansprop::model::Model;
 use sansprop::optim::Optimizer;
 use sansprop::rule::{Feedback, RULES, Rule};
 use sansprop::sequences::Sequences;
 use sansprop::train::{Blind, Schedule, train};
-use sansprop_kernels::{Backend, CpuBackend, Layer, Reference};
+use sansprop_kernels::{Backend, CpuBackend, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Instant;
@@ -46,6 +48,7 @@ pub(crate) fn describe(
         let first = &trials[cohort[0]].config;
         let data = sets.of(first)?;
         let plan = Plan::with_data(first.clone(), data)?;
+        let threads = threads_of_job(first.run.threads, jobs);
         let network = format!(
             "{:?} {} {:?}",
             first.network, first.train.batch, first.run.precision
@@ -53,7 +56,7 @@ pub(crate) fn describe(
         let speed = match speeds.get(&network) {
             Some(speed) => *speed,
             None => {
-                let speed = measure(&plan, jobs)?;
+                let speed = measure(&plan, threads)?;
                 speeds.insert(network, speed);
                 speed
             }
@@ -63,7 +66,7 @@ pub(crate) fn describe(
         let cost = Cost {
             flops,
             seconds: flops / speed,
-            bytes: bytes(&plan, &specs),
+            bytes: bytes(&plan, &specs, threads),
         };
         table.add_row([
             format!("{} seed {}", plan.config.data.name, first.train.seed),
@@ -117,15 +120,6 @@ pub(crate) fn describe(
     Ok(text)
 }
 
-/// Forward pass, feedback and weight gradient cost about the same; how many of these a rule needs.
-fn passes(rule: &Rule) -> f64 {
-    match rule.feedback {
-        Feedback::Off => 1.0,
-        Feedback::Direct => 2.0,
-        Feedback::Chain { .. } => 3.0,
-    }
-}
-
 fn flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
     let sample = 2.0 * multiply_adds(plan);
     let config = &plan.config;
@@ -133,9 +127,16 @@ fn flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
     let evaluations = config.train.epochs.div_ceil(config.run.eval_every);
     let evaluated = (evaluations * plan.split()?.evaluation.samples.len()) as f64;
     let initial = specs.iter().any(|s| s.rule.needs_initial_pass());
-    let passes: f64 = specs.iter().map(|s| passes(&s.rule)).sum();
-    let shared = f64::from(u8::from(initial));
-    Ok(sample * (trained * (passes + shared) + evaluated * specs.len() as f64))
+    let lent = shares_hidden_pass(&plan.model, specs);
+    // Trials that only read out use a pass that is run once for all of them.
+    let own = || {
+        let only_head = |s: &&TrialSpec| lent && s.rule.feedback == Feedback::Off;
+        specs.iter().filter(move |s| !only_head(s))
+    };
+    let passes: usize = own().map(|s| s.rule.passes()).sum();
+    let (learning, evaluating) = (usize::from(initial || lent), usize::from(lent));
+    let trained = trained * (passes + learning) as f64;
+    Ok(sample * (trained + evaluated * (own().count() + evaluating) as f64))
 }
 
 /// Multiply-adds of one sample's forward pass.
@@ -149,32 +150,14 @@ fn multiply_adds(plan: &Plan) -> f64 {
     }
 }
 
-/// Weights and moments of every trial, and what they share: passes, scratch, gradient, W⁽⁰⁾.
-fn bytes(plan: &Plan, specs: &[TrialSpec]) -> f64 {
-    let batch = plan.config.train.batch;
-    let (pass, scratch) = match &plan.model {
-        Model::FeedForward(network) => {
-            let panels = |l: &Layer| l.locations() * batch * l.outputs;
-            let layers = || network.layers().iter().map(panels);
-            let (locations, channels) = network.input_panels();
-            let largest = layers().max().unwrap_or(0);
-            let input = locations * channels * batch;
-            (2 * layers().sum::<usize>(), 3 * largest + input)
-        }
-        Model::Recurrent(_) => {
-            let steps = match &plan.data {
-                SetData::Images(_) => 1,
-                SetData::Sequences(set) => set.train.steps(),
-            };
-            let states = plan.config.network.width * steps * batch;
-            (2 * states, states)
-        }
-    };
-    let parameters = plan.model.parameters();
+/// Weights and moments of every trial, W⁽⁰⁾, the initial network's pass, and rooms to learn in.
+fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
+    let (model, batch) = (&plan.model, plan.config.train.batch);
+    let rooms = 1 + lane_count(model, batch, specs.len(), threads);
+    let parameters = model.parameters();
     let needs = |f: fn(&Rule) -> bool| usize::from(specs.iter().any(|s| f(&s.rule)));
-    let shared = pass * (1 + needs(Rule::needs_initial_pass))
-        + scratch
-        + parameters * (1 + needs(Rule::needs_initial_weights));
+    let shared = (rooms + needs(Rule::needs_initial_pass)) * lane_values(model, batch)
+        + parameters * needs(Rule::needs_initial_weights);
     let own = |spec: &TrialSpec| {
         let moments = match spec.optimizer {
             Optimizer::Sgd { .. } => 0,
@@ -211,13 +194,9 @@ fn set_bytes(data: &SetData) -> f64 {
 }
 
 /// FLOPs per second of a few steps of backprop on this network, after one that is not timed.
-fn measure(plan: &Plan, jobs: usize) -> Result<f64, Failure> {
-    let threads = match plan.config.run.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+fn measure(plan: &Plan, threads: usize) -> Result<f64, Failure> {
     match plan.config.run.precision {
-        Precision::F32 => measure_on(&CpuBackend::new((threads / jobs).max(1))?, plan),
+        Precision::F32 => measure_on(&CpuBackend::new(threads)?, plan),
         Precision::F64 => measure_on(&Reference, plan),
     }
 }
@@ -248,6 +227,6 @@ fn measure_on<B: Backend>(backend: &B, plan: &Plan) -> Result<f64, Failure> {
     }
     let steps = TIMED_STEPS.min(plan.total_steps()) as f64;
     let sample = 2.0 * multiply_adds(plan);
-    let done = sample * plan.config.train.batch as f64 * steps * passes(&RULES[0]);
+    let done = sample * plan.config.train.batch as f64 * steps * RULES[0].passes() as f64;
     Ok(done / seconds[1].max(1e-9))
 }

@@ -225,13 +225,10 @@ impl Worker<'_> {
     fn train(&self, trials: Vec<(usize, Contestant)>, known: &Mutex<Known>) -> Result<(), Failure> {
         let (indices, contestants): (Vec<usize>, Vec<Contestant>) = trials.into_iter().unzip();
         let config = &contestants[0].config;
-        let threads = match config.run.threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         let data = open(known).sets.of(config)?;
         let plan = Plan::with_data(config.clone(), data)?;
-        let machine = Machine::new(config.run.precision, (threads / self.jobs).max(1))?;
+        let threads = threads_of_job(config.run.threads, self.jobs);
+        let machine = Machine::new(config.run.precision, threads)?;
         let train = || machine.train(&plan, &contestants, self.screen, self.stop);
         let message = match catch_unwind(AssertUnwindSafe(train)) {
             Ok(Ok(results)) => {
@@ -295,6 +292,15 @@ impl Worker<'_> {
         known.settled.insert(index);
         self.screen.overall(known.settled.len() as u64, news);
     }
+}
+
+/// Threads of each of several jobs at once, where `run.threads` says so many in all (0: one per core).
+pub(crate) fn threads_of_job(threads: usize, jobs: usize) -> usize {
+    let all = match threads {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    (all / jobs).max(1)
 }
 
 /// What one job knows, the others know, also after a panic.
