@@ -172,6 +172,7 @@ pub(crate) fn open<'b, B: Backend>(
             })?;
         }
         records.push(TrialRecord::new(
+            &trial.config,
             folder.clone(),
             trial.lock.clone(),
             checkpoint,

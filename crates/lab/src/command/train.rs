@@ -17,10 +17,12 @@ use std::path::{Path, PathBuf};
   sansprop train my.toml
   sansprop train my.toml --set train.rule=fa --set network.width=128 --out runs/fa-128
   sansprop train cifar.toml --set data.path=/data --set train.epochs=1
+  sansprop train my.toml --set run.tensorboard=true --out runs/a     then: tensorboard --logdir runs
   sansprop train my.toml --resume               go on where a stopped or killed run was
 
 The run folder receives config.toml, env.json, metrics.jsonl, initial.safetensors, final.safetensors and
-result.json; while it is unfinished also checkpoint.safetensors (run.checkpoint_every, run.checkpoint_minutes).
+result.json; while it is unfinished also checkpoint.safetensors (run.checkpoint_every, run.checkpoint_minutes);
+with run.tensorboard also an event file for TensorBoard.
 Ctrl-C stops after the current step with a checkpoint; a second Ctrl-C stops at once.
 Exit code: 0 completed, 1 failed, diverged or interrupted, 2 wrong usage.")]
 pub(crate) struct Arguments {

@@ -251,6 +251,7 @@ impl Config {
         config.run.out = String::new();
         config.run.threads = 0;
         (config.run.gradient_angle, config.run.layer_drift) = (false, false);
+        config.run.tensorboard = false;
         config.run.checkpoint_every = 0;
         config.run.checkpoint_minutes = 0.0;
         config

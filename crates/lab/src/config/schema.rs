@@ -52,6 +52,7 @@ pub const SECTIONS: [(&str, &[&str]); 4] = [
             "eval_every",
             "gradient_angle",
             "layer_drift",
+            "tensorboard",
             "checkpoint_every",
             "checkpoint_minutes",
         ],
@@ -236,6 +237,10 @@ pub struct Run {
     pub gradient_angle: bool,
     /// Whether each layer's drift is measured, once an epoch.
     pub layer_drift: bool,
+    /// Whether the run folder also receives an event file for TensorBoard. Where it does not, the key is not
+    /// written, so that runs keep the names that they had before there was the key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
     /// Write a checkpoint after every so many epochs; 0 for never.
     pub checkpoint_every: usize,
     /// Write a checkpoint when the last is so many minutes old; 0 for never.

@@ -178,6 +178,10 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
         "once an epoch, measure feedback angle, weight change and kernel drift of each layer",
     );
     add(
+        format!("tensorboard = {}", run.tensorboard),
+        "also write an event file into every run folder, for tensorboard --logdir",
+    );
+    add(
         format!("checkpoint_every = {}", run.checkpoint_every),
         "epochs between checkpoints, from which a killed run is resumed; 0: none for epochs",
     );

@@ -65,6 +65,7 @@ pub(super) struct WrittenRun {
     pub eval_every: Option<usize>,
     pub gradient_angle: Option<bool>,
     pub layer_drift: Option<bool>,
+    pub tensorboard: Option<bool>,
     pub checkpoint_every: Option<usize>,
     pub checkpoint_minutes: Option<f64>,
 }
@@ -208,6 +209,7 @@ impl Written {
                 eval_every: run.eval_every.unwrap_or(1),
                 gradient_angle: run.gradient_angle.unwrap_or(false),
                 layer_drift: run.layer_drift.unwrap_or(false),
+                tensorboard: run.tensorboard.unwrap_or(false),
                 checkpoint_every: run.checkpoint_every.unwrap_or(0),
                 checkpoint_minutes: run.checkpoint_minutes.unwrap_or(5.0),
             },

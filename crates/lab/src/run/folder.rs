@@ -1,5 +1,6 @@
 //! One run's folder and its files, each written whole or not at all.
 
+use super::EventFile;
 use crate::config::Config;
 use safetensors::tensor::{Dtype, TensorView};
 use sansprop::cohort::NamedTensor;
@@ -188,7 +189,8 @@ impl RunFolder {
             "final.safetensors",
             "initial.safetensors",
         ];
-        names.into_iter().try_for_each(|name| self.remove(name))
+        names.into_iter().try_for_each(|name| self.remove(name))?;
+        EventFile::remove(self)
     }
 
     /// Removes a file, if it is there.
@@ -274,16 +276,18 @@ const PARTIAL: &str = ".partial";
 pub fn process_name() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {
-        let host = gethostname::gethostname();
-        let host: String = host
-            .to_string_lossy()
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
-            .collect();
+        let host = host_name();
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanoseconds = since.map_or(0, |d| d.as_nanos());
         format!("{host}-{}-{nanoseconds:x}", std::process::id())
     })
+}
+
+/// The letters and digits of this machine's name.
+pub(super) fn host_name() -> String {
+    let host = gethostname::gethostname();
+    let host = host.to_string_lossy();
+    host.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
 /// Writes a file under a temporary name beside it, syncs it, and renames it into place.
@@ -291,7 +295,12 @@ pub fn process_name() -> &'static str {
 /// # Errors
 /// The file cannot be written; what stood there before is untouched.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), RunError> {
-    let mut partial = path.as_os_str().to_owned();
+    write_whole_by(path, path, content)
+}
+
+/// As [`write_whole`], where the temporary name begins with `stem` and not with the file's own.
+pub(super) fn write_whole_by(stem: &Path, path: &Path, content: &[u8]) -> Result<(), RunError> {
+    let mut partial = stem.as_os_str().to_owned();
     // Two workers may write the same file: never into the same temporary one.
     partial.push(format!(".{}{PARTIAL}", process_name()));
     let partial = PathBuf::from(partial);

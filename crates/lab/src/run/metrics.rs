@@ -1,33 +1,52 @@
 //! `metrics.jsonl`: one JSON object a line. Numbers that are not finite are written as `null`.
 
-use super::{RunError, write_whole};
-use serde::Serialize;
+use super::{EventFile, RunError, write_whole};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::PathBuf;
 
+/// A line; the key `event` says which.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Line {
+    /// One update.
+    Step(StepLine),
+    /// One layer.
+    Layer(LayerLine),
+    /// One epoch.
+    Epoch(EpochLine),
+    /// The end of a run.
+    End(EndLine),
+}
+
+/// Reads back a loss that was not finite.
+fn loss<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    Option::deserialize(value).map(|loss| loss.unwrap_or(f64::NAN))
+}
+
 /// One update, with `log_steps`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename = "step")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StepLine {
     /// Update, counted from 0.
     pub step: u64,
     /// Epoch, counted from 0.
     pub epoch: usize,
     /// Loss on the minibatch before the update.
+    #[serde(deserialize_with = "loss")]
     pub loss: f64,
     /// Share of hits on the minibatch before the update; `null` for sequences.
     pub accuracy: Option<f64>,
 }
 
 /// One epoch.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename = "epoch")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EpochLine {
     /// Epoch, counted from 0.
     pub epoch: usize,
     /// Images: mean loss over the epoch's minibatches, each before its update. Sequences: loss on the training
     /// part after the epoch.
+    #[serde(deserialize_with = "loss")]
     pub train_loss: f64,
     /// Share of hits over the same; `null` for sequences.
     pub train_accuracy: Option<f64>,
@@ -40,8 +59,7 @@ pub struct EpochLine {
 }
 
 /// One layer at an epoch's first update, with `gradient_angle` or `layer_drift`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename = "layer")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerLine {
     /// Update, counted from 0.
     pub step: u64,
@@ -62,11 +80,10 @@ pub struct LayerLine {
 }
 
 /// The end of a run.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename = "end")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndLine {
     /// `completed`, `diverged` or `interrupted`.
-    pub status: &'static str,
+    pub status: String,
     /// Best accuracy on the evaluated samples over epochs.
     pub best_eval_accuracy: Option<f64>,
     /// The first epoch that reached it; for sequences the one with the best loss.
@@ -90,11 +107,12 @@ pub struct EndLine {
     pub seconds: f64,
 }
 
-/// An open `metrics.jsonl`.
+/// An open `metrics.jsonl`, and where one is asked for the event file beside it, which says the same.
 pub struct MetricsFile {
     path: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
+    events: Option<EventFile>,
 }
 
 impl MetricsFile {
@@ -112,6 +130,7 @@ impl MetricsFile {
                 path,
                 file: BufWriter::new(file),
                 bytes: 0,
+                events: None,
             }),
             Err(source) => Err(RunError::Write { path, source }),
         }
@@ -134,9 +153,15 @@ impl MetricsFile {
                 path,
                 file: BufWriter::new(file),
                 bytes: kept.len() as u64,
+                events: None,
             }),
             Err(source) => Err(RunError::Write { path, source }),
         }
+    }
+
+    /// From here on every line goes into the event file, too.
+    pub fn with_events(self, events: Option<EventFile>) -> Self {
+        Self { events, ..self }
     }
 
     /// Brings all lines to the disk; the length of the file is then as returned.
@@ -154,21 +179,29 @@ impl MetricsFile {
     ///
     /// # Errors
     /// The line cannot be written.
-    pub fn add(&mut self, line: &impl Serialize) -> Result<(), RunError> {
+    pub fn add(&mut self, line: &Line) -> Result<(), RunError> {
         let mut text = serde_json::to_vec(line).expect("plain strings and numbers");
         text.push(b'\n');
         self.bytes += text.len() as u64;
         let result = self.file.write_all(&text);
-        self.check(result)
+        self.check(result)?;
+        match &mut self.events {
+            Some(events) => events.add(line),
+            None => Ok(()),
+        }
     }
 
-    /// Brings all lines to the file.
+    /// Brings all lines to the file, and all events to theirs.
     ///
     /// # Errors
     /// They cannot be written.
     pub fn flush(&mut self) -> Result<(), RunError> {
         let result = self.file.flush();
-        self.check(result)
+        self.check(result)?;
+        match &mut self.events {
+            Some(events) => events.flush(),
+            None => Ok(()),
+        }
     }
 
     fn check(&self, result: std::io::Result<()>) -> Result<(), RunError> {

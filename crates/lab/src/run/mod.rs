@@ -5,6 +5,7 @@
 //! | `config.toml` | the resolved config |
 //! | `env.json` | program version, device, instruction set, threads, precision, start time |
 //! | `metrics.jsonl` | one JSON object a line: steps (with `log_steps`), epochs, the end |
+//! | `events.out.tfevents.*` | with `run.tensorboard`: the same numbers, as TensorBoard reads them |
 //! | `checkpoint.safetensors` | while the trial is unfinished: where it can be taken up again |
 //! | `result.json` | how the trial ended; written last |
 //! | `initial.safetensors`, `final.safetensors` | weights, biases, feedback weights, and the step in the metadata |
@@ -16,11 +17,13 @@ mod lock;
 mod metrics;
 mod outcome;
 mod recorder;
+mod tensorboard;
 
 pub use checkpoint::Checkpoint;
 pub use clock::Clock;
 pub use folder::{Environment, RunError, RunFolder, process_name, write_whole};
 pub use lock::{Heartbeat, Holder, Lock, Locks};
-pub use metrics::{EndLine, EpochLine, MetricsFile, StepLine};
+pub use metrics::{EndLine, EpochLine, LayerLine, Line, MetricsFile, StepLine};
 pub use outcome::Outcome;
 pub use recorder::{Policy, Recorder, TrialRecord, TrialResult, status_name};
+pub use tensorboard::EventFile;

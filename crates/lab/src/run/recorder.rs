@@ -1,11 +1,10 @@
 //! The observer of every run: metrics, final weights, seconds, progress, and the wish to stop.
 
-use super::metrics::LayerLine;
 use super::{
-    Checkpoint, Clock, EndLine, EpochLine, Lock, MetricsFile, Outcome, RunError, RunFolder,
-    StepLine,
+    Checkpoint, Clock, EndLine, EpochLine, EventFile, LayerLine, Line, Lock, MetricsFile, Outcome,
+    RunError, RunFolder, StepLine,
 };
-use crate::config::Plan;
+use crate::config::{Config, Plan};
 use crate::progress::{Progress, Update};
 use sansprop::checkpoint::Position;
 use sansprop::cohort::{Cohort, Status};
@@ -78,11 +77,12 @@ pub struct TrialRecord {
 }
 
 impl TrialRecord {
-    /// Opens the metrics file of a trial, after the lines that its checkpoint knows.
+    /// Opens the metrics file of a trial, after the lines that its checkpoint knows, and the event file.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// A file cannot be made.
     pub fn new(
+        config: &Config,
         folder: RunFolder,
         lock: Option<Arc<Lock>>,
         checkpoint: Option<&Checkpoint>,
@@ -92,6 +92,7 @@ impl TrialRecord {
             Some(checkpoint) => MetricsFile::resume(path, checkpoint.metrics_bytes)?,
             None => MetricsFile::create(path)?,
         };
+        let events = EventFile::open(&folder, config)?;
         let beginning = TrialResult {
             status: Status::Running,
             best_accuracy: None,
@@ -105,7 +106,7 @@ impl TrialRecord {
         Ok(Self {
             folder,
             lock,
-            metrics,
+            metrics: metrics.with_events(events),
             epoch_seconds: checkpoint.map_or(0.0, |c| c.epoch_seconds),
             result: checkpoint.map_or(beginning, |c| c.result.clone()),
         })
@@ -233,15 +234,15 @@ impl Recorder {
                 let record = &mut self.trials[trial];
                 record.result.steps = cohort.trials()[trial].steps();
                 if self.policy.log_steps {
-                    record.metrics.add(&StepLine {
+                    record.metrics.add(&Line::Step(StepLine {
                         step,
                         epoch,
                         loss: score.loss,
                         accuracy: score.accuracy,
-                    })?;
+                    }))?;
                 }
                 for (i, layer) in cohort.diagnosis().unwrap_or_default().iter().enumerate() {
-                    record.metrics.add(&LayerLine {
+                    record.metrics.add(&Line::Layer(LayerLine {
                         step,
                         epoch,
                         layer: i + 1,
@@ -250,7 +251,7 @@ impl Recorder {
                         feedback_cosine: layer.feedback_cosine,
                         weight_change: layer.weight_change,
                         kernel_drift: layer.kernel_drift,
-                    })?;
+                    }))?;
                 }
                 self.progress.step(trial);
                 self.clock.skip();
@@ -264,14 +265,14 @@ impl Recorder {
             } => {
                 let seconds = self.clock.take_epoch(trial);
                 let record = &mut self.trials[trial];
-                record.metrics.add(&EpochLine {
+                record.metrics.add(&Line::Epoch(EpochLine {
                     epoch,
                     train_loss: train.loss,
                     train_accuracy: train.accuracy,
                     eval_loss: evaluation.map(|e| e.loss),
                     eval_accuracy: evaluation.and_then(|e| e.accuracy),
                     seconds,
-                })?;
+                }))?;
                 record.metrics.flush()?;
                 record.result.add_epoch(epoch, train, evaluation);
                 self.progress.epoch(&Update {
@@ -349,8 +350,8 @@ impl Recorder {
         record
             .folder
             .save("final.safetensors", &cohort.tensors(trial), steps)?;
-        record.metrics.add(&EndLine {
-            status: status_name(status),
+        record.metrics.add(&Line::End(EndLine {
+            status: status_name(status).into(),
             best_eval_accuracy: record.result.best_accuracy.map(|(accuracy, _)| accuracy),
             best_epoch: record.result.best_epoch(),
             best_eval_loss: record.result.best_loss.map(|(loss, _)| loss),
@@ -363,7 +364,7 @@ impl Recorder {
             },
             steps,
             seconds,
-        })?;
+        }))?;
         record.metrics.sync()?;
         if status != Status::Interrupted {
             Outcome::of(&record.result).save(&record.folder)?;

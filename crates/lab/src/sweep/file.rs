@@ -6,10 +6,11 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// Keys that change no result: trials cannot differ in them.
-const NO_AXES: [&str; 5] = [
+const NO_AXES: [&str; 6] = [
     "data.path",
     "run.out",
     "run.threads",
+    "run.tensorboard",
     "run.checkpoint_every",
     "run.checkpoint_minutes",
 ];
