@@ -2,14 +2,10 @@
 
 use crate::cli::{Failure, print};
 use crate::machine::stop_on_interrupt;
-use crate::progress::Screen;
-use crate::run::{Heartbeat, Locks, RunError};
 use crate::sweep::trials::{DataSets, Shard, cohorts, trials};
-use crate::sweep::{Manifest, Worker, describe, file, row, summary, write};
+use crate::sweep::{Order, Trained, describe, file, summary};
 use clap::Args;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 /// Train many networks from one file; what is done stays done, what was stopped goes on.
 #[derive(Args)]
@@ -73,39 +69,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let stem = arguments.file.file_stem().unwrap_or_default();
         Path::new(&file.out).join(stem)
     });
-    fs::create_dir_all(&out).map_err(|source| RunError::Write {
-        path: out.clone(),
-        source,
-    })?;
-    Manifest::new(&arguments.file, &trials).save(&out)?;
-    let stop = stop_on_interrupt()?;
-    let own: usize = cohorts.iter().map(Vec::len).sum();
-    let screen = Screen::of_sweep(own as u64);
-    let worker = Worker {
+    let order = Order {
+        source: &arguments.file,
         trials: &trials,
         cohorts: &cohorts,
+        axes: &file.axes,
         out: &out,
         jobs,
         retry: arguments.retry,
-        screen: &screen,
-        stop: &stop,
     };
-    let worked = worker.run(sets);
-    screen.finish();
-    let failures = worked?;
-
-    let locks = Locks::new(out.join("locks"), Heartbeat::from_environment());
-    let rows = trials
-        .iter()
-        .enumerate()
-        .map(|(i, trial)| row(&out, &trial.id, &locks, failures.get(&i)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let written = write(&out, &trials, &rows, &file.axes);
+    let stop = stop_on_interrupt()?;
+    let Trained { rows, written } = order.carry_out(sets, &stop)?;
     print(&summary(&trials, &rows, &file.axes, file.select.as_ref()))?;
-    let of_all = if own == trials.len() {
+    let of_all = if order.own() == trials.len() {
         String::new()
     } else {
-        format!(" ({own} of them in this part)")
+        format!(" ({} of them in this part)", order.own())
     };
     print(&format!(
         "{} trials{of_all}; tables and run folders in {}\n",
@@ -113,25 +92,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         out.display()
     ))?;
     written?;
-    let count = |status: &str| {
-        let own = cohorts.iter().flatten();
-        own.filter(|&&i| rows[i].status == status).count()
-    };
-    let (failed, completed, diverged) = (count("failed"), count("completed"), count("diverged"));
-    let left = own - failed - completed - diverged;
-    if stop.load(Ordering::Relaxed) && left > 0 {
-        return Err(Failure::Failed(format!(
-            "interrupted; {left} trials are left, the same command goes on with them"
-        )));
-    }
-    if failed + left > 0 {
-        let mut lines = format!("{failed} trials failed, {left} are left");
-        for row in rows.iter().filter(|r| r.status == "failed").take(5) {
-            let message = row.outcome.message.as_deref().unwrap_or_default();
-            lines += &format!("\n  {}: {message}", row.id);
-        }
-        lines += "\n--retry trains failed trials again";
-        return Err(Failure::Failed(lines));
-    }
-    Ok(())
+    order.outcome(&rows, &stop)
 }

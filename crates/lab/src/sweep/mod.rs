@@ -12,6 +12,7 @@ mod columns;
 mod estimate;
 pub mod file;
 mod manifest;
+mod order;
 mod results;
 pub mod stats;
 mod summary;
@@ -20,6 +21,6 @@ mod work;
 
 pub(crate) use estimate::describe;
 pub(crate) use manifest::Manifest;
-pub(crate) use results::{row, write};
+pub(crate) use order::{Order, Trained};
+pub(crate) use results::row;
 pub(crate) use summary::summary;
-pub(crate) use work::Worker;
