@@ -11,6 +11,7 @@
 
 mod checkpoint;
 mod clock;
+mod curve;
 mod folder;
 mod lock;
 mod metrics;
@@ -19,6 +20,7 @@ mod recorder;
 
 pub use checkpoint::Checkpoint;
 pub use clock::Clock;
+pub use curve::{Curve, CurvePoint};
 pub use folder::{Environment, RunError, RunFolder, process_name, write_whole};
 pub use lock::{Heartbeat, Holder, Lock, Locks};
 pub use metrics::{EndLine, EpochLine, MetricsFile, StepLine};

@@ -20,6 +20,6 @@ mod work;
 
 pub(crate) use estimate::describe;
 pub(crate) use manifest::Manifest;
-pub(crate) use results::{row, write};
+pub(crate) use results::{Row, row, write};
 pub(crate) use summary::summary;
 pub(crate) use work::Worker;
