@@ -35,6 +35,8 @@ function figureNumber(value) {
   return size !== 0 && (size < 0.001 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
+const shownValue = (value) => (typeof value === "number" ? figureNumber(value) : String(value));
+
 function distinct(values) {
   const known = [...new Set(values.filter((v) => v !== null && v !== undefined))];
   const numeric = (a, b) => a - b;
@@ -215,7 +217,7 @@ function undrawn(figure, all, drawn, keys, choices) {
   const empty = selected(all.filter((g) => g.best === null && g.troubles), keys, choices);
   const words = empty.filter((g) => !there.has(place(g))).map((g) => {
     const at = g.values[figure.x];
-    const where = at === null || at === undefined ? "" : ` at ${short(figure.x)} ${at}`;
+    const where = at === null || at === undefined ? "" : ` at ${short(figure.x)} ${shownValue(at)}`;
     return `${g.rule}${where} (${g.troubles})`;
   });
   return [...new Set(words)];

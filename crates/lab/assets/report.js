@@ -37,7 +37,7 @@ function themeChanged() {
 
 // ---- one figure ----
 
-function traceOf(series) {
+function traceOf(series, xTitle) {
   const { rule, name, points, part, dash, sparse, silent, faint } = series;
   const own = { color: colour(rule, theme()), width: faint ? 1.5 : 2.2, dash: dash || look(rule).dash };
   const bars = points.some((p) => typeof p.deviation === "number");
@@ -47,7 +47,7 @@ function traceOf(series) {
     const lr = p.group && p.group.values[LEARNING_RATE];
     const rate = typeof lr === "number" ? `<br>lr ${lr}` : "";
     const head = part && !name.includes(part) ? `${name}, ${part}` : name;
-    return `${plain(head)}<br>${figureNumber(p.y)}${deviation}${seeds} at ${p.x}${rate}`;
+    return `${plain(head)}<br>${xTitle} ${p.x}: ${figureNumber(p.y)}${deviation}${seeds}${rate}`;
   };
   return {
     type: "scatter",
@@ -57,7 +57,7 @@ function traceOf(series) {
     showlegend: !silent,
     x: points.map((p) => p.x),
     y: points.map((p) => p.y),
-    error_y: { type: "data", array: points.map((p) => p.deviation || 0), visible: bars, thickness: 1.3, width: 4 },
+    error_y: { type: "data", array: points.map((p) => p.deviation || 0), visible: bars, thickness: 1.3, width: 4, color: `${own.color}a0` },
     line: own,
     marker: { symbol: look(rule).symbol, size: faint || silent ? 5 : 9, color: own.color, maxdisplayed: sparse ? 8 : 0 },
     opacity: faint ? 0.7 : 1,
@@ -93,8 +93,9 @@ function layoutOf(view, all) {
   const { figure, choices, logs, canvas } = view;
   const style = getComputedStyle(root);
   const [ground, ink, grid] = ["--ground", "--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
-  const said = view.selectors.map(({ name }) => `${short(name)} ${choices[name]}`);
-  const title = wrapped([...said, ...(figure.subtitle ? [figure.subtitle] : [])], canvas.clientWidth || 640);
+  const said = view.selectors.map(({ name }) => `${short(name)} ${shownValue(choices[name])}`);
+  const width = root.dataset.printing ? 640 : canvas.clientWidth || 640;
+  const title = wrapped([...said, ...(figure.subtitle ? [figure.subtitle] : [])], width);
   const xaxis = axis(figure.xTitle, logs.x, ink, grid);
   const places = distinct(all.flatMap((s) => s.points.map((p) => p.x)));
   if (figure.x !== null && places.length <= 10) {
@@ -102,16 +103,23 @@ function layoutOf(view, all) {
   } else if (figure.whole || (places.length && places.length <= 10)) {
     Object.assign(xaxis, { dtick: logs.x ? undefined : 1 });
   }
-  const yaxis = axis(figure.yTitle(view.groups, choices), logs.y, ink, grid);
-  if (logs.y) Object.assign(yaxis, { dtick: "D2", exponentformat: "power" });
+  const yaxis = axis(figure.yTitle(view.left, choices), logs.y, ink, grid);
+  if (logs.y) yaxis.tickformat = "~g";
+  const head = {
+    text: title.join("<br>"), font: { size: 12.5 }, showarrow: false, align: "left",
+    x: 0, xref: "paper", xanchor: "left", y: 1, yref: "paper", yanchor: "bottom", yshift: 6,
+  };
   const layout = {
-    title: { text: title.join("<br>"), font: { size: 12.5 }, x: 0, xanchor: "left", xref: "paper", y: 1, yanchor: "top", yref: "container", pad: { t: 8 } },
-    margin: { l: 50, r: 14, t: 18 + 17 * title.length, b: 40 },
-    font: { family: style.fontFamily || "sans-serif", size: 13, color: ink },
+    annotations: [head],
+    margin: { l: 50, r: 14, t: 14 + 17 * title.length, b: 40 },
+    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink },
     paper_bgcolor: ground, plot_bgcolor: ground,
     hovermode: "closest",
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    legend: { orientation: "h", x: 0, xref: "paper", y: 0, yref: "container", yanchor: "bottom", itemclick: false, itemdoubleclick: false },
+    legend: {
+      orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom",
+      font: { size: width < 420 ? 11 : 13 }, itemclick: false, itemdoubleclick: false,
+    },
     showlegend: true,
     xaxis, yaxis,
   };
@@ -122,13 +130,13 @@ function layoutOf(view, all) {
 function draw(view) {
   const { figure, groups, choices } = view;
   const left = selected(groups, report.keys, choices);
+  view.left = left;
   view.series = figure.series(figure, left, choices);
-  const order = rules.map((rule) => rule);
-  view.series.sort((a, b) => order.indexOf(a.rule) - order.indexOf(b.rule));
+  view.series.sort((a, b) => rules.indexOf(a.rule) - rules.indexOf(b.rule));
   const missing = undrawn(figure, report.groups, left, report.keys, choices);
   view.missing.textContent = missing.length ? `Not drawn, nothing completed: ${missing.join("; ")}.` : "";
   const config = { displayModeBar: false, responsive: true, displaylogo: false };
-  return Plotly.react(view.canvas, view.series.map(traceOf), layoutOf(view, view.series), config);
+  return Plotly.react(view.canvas, view.series.map((s) => traceOf(s, figure.xTitle)), layoutOf(view, view.series), config);
 }
 
 function drawAll() {
@@ -144,7 +152,7 @@ function csv(view) {
   };
   const { figure, choices } = view;
   const asked = view.selectors.map(({ name }) => name);
-  const head = ["rule", "part", ...asked, figure.xTitle, figure.yTitle(view.groups, choices), "deviation", "seeds"];
+  const head = ["rule", "part", ...asked, figure.xTitle, figure.yTitle(view.left, choices), "deviation", "seeds"];
   const rows = view.series.filter((s) => !hidden.has(s.rule)).flatMap((s) => s.points.map((p) => {
     const values = asked.map((name) => {
       const own = p.group && p.group.values[name];
@@ -171,7 +179,7 @@ function saveSvg(view) {
 function selectorOf(view, { name, values, start }) {
   view.choices[name] = start;
   const options = values.map((value, i) => {
-    const option = element("option", { value: i }, String(value));
+    const option = element("option", { value: i }, shownValue(value));
     option.selected = value === start;
     return option;
   });
@@ -213,7 +221,8 @@ function build(figure) {
 }
 
 const drawable = (g) => FIGURES.some((figure) => figure.fits(g));
-const rules = [...new Set(report.groups.filter(drawable).map((g) => g.rule))];
+const rank = (rule) => (rule in LOOKS ? Object.keys(LOOKS).indexOf(rule) : Infinity);
+const rules = [...new Set(report.groups.filter(drawable).map((g) => g.rule))].sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
 
 function buildRules() {
   const field = document.getElementById("rules");

@@ -62,9 +62,9 @@ pub(crate) struct Group<'a> {
 
 /// All groups, and the keys that tell them apart beside the rule.
 pub(crate) struct Groups<'a> {
-    /// Dotted; the width first.
+    /// Dotted; the data set first where there are several, then the width.
     pub(crate) keys: Vec<String>,
-    /// By rule, in the order of the rules' table, then by values.
+    /// By data set, then by rule in the order of the rules' table, then by values.
     pub(crate) groups: Vec<Group<'a>>,
 }
 
@@ -72,8 +72,10 @@ impl<'a> Groups<'a> {
     /// Groups what was found.
     pub(crate) fn new(collection: &'a Collection) -> Self {
         let trials = &collection.trials;
-        let mut keys = vec!["network.width".to_owned()];
-        keys.extend(varying(trials));
+        let mut keys = varying(trials);
+        // Behind the data set, if there are several.
+        let place = keys.iter().take_while(|k| *k == "data.name").count();
+        keys.insert(place, "network.width".into());
         let mut places: HashMap<(String, Vec<Option<String>>), Vec<&Trial>> = HashMap::new();
         for trial in trials {
             let rule = trial.rule().unwrap_or("unknown").to_owned();
@@ -84,7 +86,11 @@ impl<'a> Groups<'a> {
             .into_iter()
             .map(|((rule, values), trials)| Group::new(rule, values, trials))
             .collect();
-        groups.sort_by(order);
+        let sets = keys.iter().position(|key| key == "data.name");
+        groups.sort_by(|a, b| {
+            let set = |group: &Group<'_>| sets.and_then(|i| group.values[i].clone());
+            set(a).cmp(&set(b)).then_with(|| order(a, b))
+        });
         let mut all = Self { keys, groups };
         all.choose();
         all

@@ -4,7 +4,7 @@ use super::collect::{Collection, Problem};
 use super::figures::figures;
 use super::group::Groups;
 use super::html::{details, escape, pairs, table};
-use super::tables::{Cell, Table, comparison_tables, short, summary_table};
+use super::tables::{Cell, Table, comparison_tables, short, summary_table, value_text};
 use super::trial::Trial;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,20 +135,13 @@ fn trials(collection: &Collection, groups: &Groups<'_>) -> String {
     head.extend(keys.iter().map(|key| short(key).replace('_', " ")));
     head.push("seed".into());
     let labels = head.len();
-    let about = [
-        "seconds",
-        "device",
-        "threads",
-        "precision",
-        "version",
-        "started",
-    ];
+    let about = ["seconds", "device", "precision", "version", "started"];
     head.extend(about.map(str::to_owned));
     let row = |trial: &Trial| {
         let known = |value: Option<String>| value.unwrap_or_else(|| "–".into());
         let mut cells = vec![trial.id.clone(), trial.row.status.clone()];
         cells.push(known(trial.rule().map(str::to_owned)));
-        cells.extend(keys.iter().map(|key| known(trial.value(key))));
+        cells.extend(keys.iter().map(|key| value_text(trial.value(key).as_ref())));
         cells.push(known(trial.value("train.seed")));
         let environment = trial.environment.as_ref();
         let ended = ["completed", "diverged"].contains(&trial.row.status.as_str());
@@ -156,10 +149,9 @@ fn trials(collection: &Collection, groups: &Groups<'_>) -> String {
         cells.extend([
             known(seconds),
             known(environment.map(|e| e.device.clone())),
-            known(environment.map(|e| e.threads.to_string())),
             known(environment.map(|e| e.precision.clone())),
             known(environment.map(|e| e.version.clone())),
-            known(environment.map(|e| e.started.clone())),
+            known(environment.map(|e| e.started.chars().take(19).collect())),
         ]);
         cells.into_iter().map(Cell::from).collect()
     };

@@ -150,7 +150,7 @@ pub(crate) fn summary_table(groups: &Groups<'_>) -> Table {
     }
     let row = |group: &Group<'_>| {
         let mut cells = vec![Cell::from(group.rule.clone())];
-        let value = |v: &Option<String>| Cell::from(v.clone().unwrap_or_else(|| "–".into()));
+        let value = |v: &Option<String>| Cell::from(value_text(v.as_ref()));
         cells.extend(group.values.iter().map(value));
         let seeds = group.best.map_or(0, |m| m.seeds);
         let seconds = group
@@ -196,6 +196,19 @@ fn best_of(metric: Metric, best: Option<Mean>) -> String {
     };
     let deviation = deviation.map_or(String::new(), |d| format!(" ± {}", number(d)));
     format!("{}{deviation}{unit}", number(mean))
+}
+
+/// A config's value: very large and very small numbers in scientific notation, a dash for none.
+pub(crate) fn value_text(value: Option<&String>) -> String {
+    let Some(value) = value else {
+        return "–".into();
+    };
+    match value.parse::<f64>() {
+        Ok(number) if number != 0.0 && !(1e-4..1e7).contains(&number.abs()) => {
+            format!("{number:e}")
+        }
+        _ => value.clone(),
+    }
 }
 
 /// A key without its section.
