@@ -32,7 +32,7 @@ const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"
 function figureNumber(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  return size !== 0 && (size < 0.001 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  return size !== 0 && (size < 0.001 || size >= 1e6) ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(4)));
 }
 
 const shownValue = (value) => (typeof value === "number" ? figureNumber(value) : String(value));
@@ -120,7 +120,7 @@ function scoresByEpoch(figure, groups, choices) {
     const shown = layers.filter((layer) => choices.layer === "all" || choices.layer === layer);
     return shown.map((layer) => {
       const own = g.scores.filter((s) => s.layer === layer);
-      const dash = LAYER_DASHES[(layer - 1) % LAYER_DASHES.length];
+      const dash = shown.length > 1 ? LAYER_DASHES[(layer - 1) % LAYER_DASHES.length] : undefined;
       const points = own.map((s) => scorePoint(s.epoch, s));
       return line(g, `${g.rule}, layer ${layer}`, points, { part: `layer ${layer}`, dash, sparse: true });
     });

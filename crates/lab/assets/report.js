@@ -51,6 +51,7 @@ function traceOf(series, xTitle) {
   };
   return {
     type: "scatter",
+    meta: rule,
     mode: points.length > 1 ? "lines+markers" : "markers",
     name: plain(name),
     visible: !hidden.has(rule),
@@ -93,7 +94,8 @@ function layoutOf(view, all) {
   const { figure, choices, logs, canvas } = view;
   const style = getComputedStyle(root);
   const [ground, ink, grid] = ["--ground", "--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
-  const said = view.selectors.map(({ name }) => `${short(name)} ${shownValue(choices[name])}`);
+  const named = view.selectors.filter(({ name }) => name !== "quantity");
+  const said = named.map(({ name }) => `${short(name)} ${shownValue(choices[name])}`);
   const width = root.dataset.printing ? 640 : canvas.clientWidth || 640;
   const title = wrapped([...said, ...(figure.subtitle ? [figure.subtitle] : [])], width);
   const xaxis = axis(figure.xTitle, logs.x, ink, grid);
@@ -104,7 +106,11 @@ function layoutOf(view, all) {
     Object.assign(xaxis, { dtick: logs.x ? undefined : 1 });
   }
   const yaxis = axis(figure.yTitle(view.left, choices), logs.y, ink, grid);
-  if (logs.y) yaxis.tickformat = "~g";
+  if (logs.y) {
+    const sizes = all.flatMap((s) => s.points.map((p) => p.y)).filter((y) => y > 0);
+    const decades = Math.log10(Math.max(...sizes) / Math.min(...sizes));
+    Object.assign(yaxis, { tickformat: "~g", dtick: decades < 3 ? "D2" : 1 });
+  }
   const head = {
     text: title.join("<br>"), font: { size: 12.5 }, showarrow: false, align: "left",
     x: 0, xref: "paper", xanchor: "left", y: 1, yref: "paper", yanchor: "bottom", yshift: 6,
@@ -118,7 +124,8 @@ function layoutOf(view, all) {
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
     legend: {
       orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom",
-      font: { size: width < 420 ? 11 : 13 }, itemclick: false, itemdoubleclick: false,
+      ...(width < 420 ? { font: { size: 11 }, entrywidth: 0.45, entrywidthmode: "fraction" } : {}),
+      itemclick: false, itemdoubleclick: false,
     },
     showlegend: true,
     xaxis, yaxis,

@@ -45,7 +45,7 @@ pub(crate) fn comparison_tables(comparison: &Comparison) -> Vec<Table> {
         let cells: Vec<&Place> = cells.iter().filter(|c| c.section == **section).collect();
         let columns = distinct(cells.iter().map(|c| c.column.as_str()));
         let rows = distinct(cells.iter().map(|c| c.row.as_str()));
-        let corner = format!("{} \\ {}", comparison.rows, comparison.columns);
+        let corner = format!("{} / {}", comparison.rows, comparison.columns);
         let mut head = vec![corner];
         head.extend(columns.iter().map(|c| (*c).to_owned()));
         let row = |row: &&str| {

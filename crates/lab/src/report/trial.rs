@@ -84,8 +84,11 @@ impl Trial {
         best.filter(|value| value.is_finite() && self.config.is_some())
     }
 
-    /// Mean seconds of an epoch.
+    /// Mean seconds of an epoch; none for a diverged trial, whose last epoch is cut short.
     pub(crate) fn seconds_per_epoch(&self) -> Option<f64> {
+        if self.row.status == "diverged" {
+            return None;
+        }
         let seconds: Vec<f64> = self.curve.points.iter().filter_map(|p| p.seconds).collect();
         crate::sweep::stats::mean_and_deviation(&seconds).map(|(mean, _)| mean)
     }
