@@ -3,7 +3,7 @@
 //! Exit codes: 0 done, 1 failed (data, disk, a diverged or interrupted run, a failed check), 2 wrong usage
 //! (options, config).
 
-use crate::command::{align, check, compare, config, data, status, sweep, train};
+use crate::command::{align, check, compare, config, data, report, status, sweep, train};
 use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
 use crate::run::RunError;
@@ -21,6 +21,7 @@ use thiserror::Error;
   sansprop config > my.toml                     a complete config, every key explained
   sansprop check my.toml                        prove that every rule does what it says on your network
   sansprop train my.toml --set train.rule=align-zero
+  sansprop report runs/grid --open              tables and figures in the browser
   sansprop align my.toml                        how aligned do the layers' weight changes get?")]
 struct Cli {
     #[command(subcommand)]
@@ -35,6 +36,7 @@ enum Command {
     Status(status::Arguments),
     Check(check::Arguments),
     Align(align::Arguments),
+    Report(report::Arguments),
     Data(data::Arguments),
     Config(config::Arguments),
 }
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Align(arguments) => align::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 mod machine;
 mod progress;
+mod report;
 pub mod reproduce;
 pub mod run;
 pub mod sweep;

@@ -16,7 +16,7 @@ use sansprop::network::Network;
 use sansprop::pass::Weights;
 use sansprop::train::{Event, Observer, train};
 use sansprop_kernels::{Backend, Layer, Norm};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) struct Options {
 }
 
 /// A line of alignment.csv.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// Epoch, counted from 0.
     pub epoch: usize,
@@ -116,6 +116,21 @@ impl Scores {
         }
         Ok(())
     }
+}
+
+/// Reads a folder's alignment.csv.
+pub(crate) fn read_scores(folder: &Path) -> Result<Vec<Row>, RunError> {
+    let path = folder.join("alignment.csv");
+    let bytes = std::fs::read(&path).map_err(|source| RunError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let rows = csv::Reader::from_reader(bytes.as_slice()).into_deserialize();
+    rows.collect::<Result<_, csv::Error>>()
+        .map_err(|e| RunError::Damaged {
+            path,
+            message: e.to_string(),
+        })
 }
 
 fn write_csv(path: &Path, rows: &[impl Serialize]) -> Result<(), RunError> {

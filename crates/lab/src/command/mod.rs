@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod config;
 pub(crate) mod data;
+pub(crate) mod report;
 pub(crate) mod status;
 pub(crate) mod sweep;
 pub(crate) mod train;

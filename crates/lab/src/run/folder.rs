@@ -4,10 +4,10 @@ use super::EventFile;
 use crate::config::Config;
 use safetensors::tensor::{Dtype, TensorView};
 use sansprop::cohort::NamedTensor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -68,17 +68,25 @@ pub enum RunError {
 }
 
 /// What is recorded of the machine and the program.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
     format: u32,
-    version: &'static str,
-    device: String,
-    instruction_set: String,
-    threads: usize,
-    precision: &'static str,
-    parameters: usize,
-    data: String,
-    started: String,
+    /// Version of the program.
+    pub version: String,
+    /// What computes.
+    pub device: String,
+    /// Instruction set of the kernels.
+    pub instruction_set: String,
+    /// Threads of the process.
+    pub threads: usize,
+    /// Arithmetic.
+    pub precision: String,
+    /// Weights and biases of the network.
+    pub parameters: usize,
+    /// Where the data came from.
+    pub data: String,
+    /// When the run began, or went on.
+    pub started: String,
 }
 
 impl Environment {
@@ -93,15 +101,34 @@ impl Environment {
     ) -> Self {
         Self {
             format: FORMAT,
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             device,
             instruction_set,
             threads,
-            precision,
+            precision: precision.into(),
             parameters,
             data: data.into(),
             started: jiff::Timestamp::now().to_string(),
         }
+    }
+
+    /// Reads a run folder's `env.json`; none where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read or is no such file.
+    pub fn read(folder: &Path) -> Result<Option<Self>, RunError> {
+        let path = folder.join("env.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RunError::Read { path, source }),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| RunError::Damaged {
+                path,
+                message: e.to_string(),
+            })
     }
 }
 
@@ -196,7 +223,7 @@ impl RunFolder {
     /// Removes a file, if it is there.
     pub(super) fn remove(&self, name: &str) -> Result<(), RunError> {
         match fs::remove_file(self.file(name)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RunError::Write {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(RunError::Write {
                 path: self.file(name),
                 source,
             }),

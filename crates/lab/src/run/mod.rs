@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod clock;
+mod curve;
 mod folder;
 mod lock;
 mod metrics;
@@ -21,6 +22,7 @@ mod tensorboard;
 
 pub use checkpoint::Checkpoint;
 pub use clock::Clock;
+pub use curve::{Curve, CurvePoint};
 pub use folder::{Environment, RunError, RunFolder, process_name, write_whole};
 pub use lock::{Heartbeat, Holder, Lock, Locks};
 pub use metrics::{EndLine, EpochLine, LayerLine, Line, MetricsFile, StepLine};

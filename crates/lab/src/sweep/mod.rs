@@ -22,5 +22,5 @@ mod work;
 pub(crate) use estimate::describe;
 pub(crate) use manifest::Manifest;
 pub(crate) use order::{Order, Trained};
-pub(crate) use results::row;
+pub(crate) use results::{Row, row};
 pub(crate) use summary::summary;

@@ -3,10 +3,7 @@
 use super::columns::Columns;
 use super::trials::Trial;
 use crate::cli::Failure;
-use crate::run::{Locks, Outcome, RunError};
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::fs;
+use crate::run::{Curve, CurvePoint, Locks, Outcome, RunError};
 use std::path::Path;
 
 /// How one trial stands.
@@ -85,7 +82,7 @@ pub(crate) fn write(
     let columns = trial_columns(trials, rows, axes);
     columns.write_csv(&out.join("trials.csv"))?;
     columns.write_parquet(&out.join("trials.parquet"))?;
-    curves(out, trials)?.write_csv(&out.join("curves.csv"))
+    curves(out, trials).write_csv(&out.join("curves.csv"))
 }
 
 /// Axes that have a column of their own anyway.
@@ -151,38 +148,16 @@ fn trial_columns(trials: &[Trial], rows: &[Row], axes: &[String]) -> Columns {
     columns
 }
 
-/// A line of metrics.jsonl, as far as curves need it.
-#[derive(Deserialize)]
-struct Epoch {
-    event: String,
-    epoch: Option<i64>,
-    train_loss: Option<f64>,
-    train_accuracy: Option<f64>,
-    eval_loss: Option<f64>,
-    eval_accuracy: Option<f64>,
-}
-
-fn curves(out: &Path, trials: &[Trial]) -> Result<Columns, Failure> {
-    let mut lines: Vec<(String, Epoch)> = Vec::new();
+fn curves(out: &Path, trials: &[Trial]) -> Columns {
+    let mut lines: Vec<(String, CurvePoint)> = Vec::new();
     for trial in trials {
-        let mut epochs = BTreeMap::new();
-        // A trial that has not begun has no file.
-        let text =
-            fs::read_to_string(out.join(&trial.id).join("metrics.jsonl")).unwrap_or_default();
-        for line in text.lines() {
-            // The last line of a running trial may be half written.
-            let Ok(line) = serde_json::from_str::<Epoch>(line) else {
-                continue;
-            };
-            if let (true, Some(epoch)) = (line.event == "epoch", line.epoch) {
-                epochs.insert(epoch, line);
-            }
-        }
-        lines.extend(epochs.into_values().map(|line| (trial.id.clone(), line)));
+        // A file that cannot be read is no reason to lose the other trials' curves.
+        let curve = Curve::read(&out.join(&trial.id)).unwrap_or_default();
+        lines.extend(curve.points.into_iter().map(|p| (trial.id.clone(), p)));
     }
     let mut columns = Columns::new();
     columns.text("id", lines.iter().map(|(id, _)| Some(id.clone())));
-    columns.whole("epoch", lines.iter().map(|(_, e)| e.epoch));
+    columns.whole("epoch", lines.iter().map(|(_, e)| Some(e.epoch as i64)));
     columns.number("train_loss", lines.iter().map(|(_, e)| e.train_loss));
     columns.number(
         "train_accuracy",
@@ -190,5 +165,5 @@ fn curves(out: &Path, trials: &[Trial]) -> Result<Columns, Failure> {
     );
     columns.number("eval_loss", lines.iter().map(|(_, e)| e.eval_loss));
     columns.number("eval_accuracy", lines.iter().map(|(_, e)| e.eval_accuracy));
-    Ok(columns)
+    columns
 }

@@ -14,6 +14,23 @@ pub fn mean_and_deviation(values: &[f64]) -> Option<(f64, Option<f64>)> {
     Some((mean, deviation))
 }
 
+/// The choice with the most numbers, and of those the one with the best mean: a choice that lost some of its
+/// numbers never wins over one that did not. Of equals the first counts; none where there is no choice.
+pub fn best_choice(choices: &[Vec<f64>], more: bool) -> Option<usize> {
+    let rank =
+        |numbers: &[f64]| {
+            let mean = mean_and_deviation(numbers).map_or(f64::NEG_INFINITY, |(mean, _)| {
+                if more { mean } else { -mean }
+            });
+            (numbers.len(), mean)
+        };
+    let better = |a: &usize, b: &usize| {
+        let ((n, x), (m, y)) = (rank(&choices[*a]), rank(&choices[*b]));
+        n.cmp(&m).then(x.total_cmp(&y))
+    };
+    (0..choices.len()).rev().max_by(better)
+}
+
 /// What a paired t test says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Paired {

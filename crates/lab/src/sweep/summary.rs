@@ -3,7 +3,7 @@
 
 use super::file::{METRICS, Select};
 use super::results::Row;
-use super::stats::{Paired, mean_and_deviation, paired};
+use super::stats::{Paired, best_choice, mean_and_deviation, paired};
 use super::trials::Trial;
 use crate::table::table;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,20 +35,10 @@ impl<'a> Cell<'a> {
     /// The choice with numbers for the most seeds, and of those the one with the best mean: a value that
     /// diverges on some seeds never wins over one that does not.
     fn chosen(&self, metric: &str, more: bool) -> &Choice<'a> {
-        let rank = |choice: &Choice<'_>| {
-            let numbers: Vec<f64> = choice.numbers(metric).into_values().collect();
-            let mean = mean_and_deviation(&numbers).map_or(f64::NEG_INFINITY, |(mean, _)| {
-                if more { mean } else { -mean }
-            });
-            (numbers.len(), mean)
-        };
-        let better = |a: &&Choice<'_>, b: &&Choice<'_>| {
-            let ((n, x), (m, y)) = (rank(a), rank(b));
-            n.cmp(&m).then(x.total_cmp(&y))
-        };
-        // Of equals the first counts.
-        let best = self.choices.iter().rev().max_by(better);
-        best.expect("a cell has at least one trial")
+        let numbers = |choice: &Choice<'_>| choice.numbers(metric).into_values().collect();
+        let numbers: Vec<Vec<f64>> = self.choices.iter().map(numbers).collect();
+        let best = best_choice(&numbers, more);
+        &self.choices[best.expect("a cell has at least one trial")]
     }
 
     /// Whether the chosen value is the smallest or largest of a grid of numbers.
