@@ -3,7 +3,9 @@
 //! Exit codes: 0 done, 1 failed (data, disk, a diverged or interrupted run, a failed check), 2 wrong usage
 //! (options, config).
 
-use crate::command::{align, check, compare, config, data, report, status, sweep, train};
+use crate::command::{
+    align, check, compare, config, data, report, reproduce, status, sweep, train,
+};
 use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
 use crate::run::RunError;
@@ -22,6 +24,7 @@ use thiserror::Error;
   sansprop check my.toml                        prove that every rule does what it says on your network
   sansprop train my.toml --set train.rule=align-zero
   sansprop report runs/grid --open              tables and figures in the browser
+  sansprop reproduce table6 --widths 8,16 --epochs 3
   sansprop align my.toml                        how aligned do the layers' weight changes get?")]
 struct Cli {
     #[command(subcommand)]
@@ -33,6 +36,7 @@ enum Command {
     Compare(compare::Arguments),
     Train(train::Arguments),
     Sweep(sweep::Arguments),
+    Reproduce(reproduce::Arguments),
     Status(status::Arguments),
     Check(check::Arguments),
     Align(align::Arguments),
@@ -82,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
+        Command::Reproduce(arguments) => reproduce::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Align(arguments) => align::run(&arguments),

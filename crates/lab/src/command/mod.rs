@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod config;
 pub(crate) mod data;
 pub(crate) mod report;
+pub(crate) mod reproduce;
 pub(crate) mod status;
 pub(crate) mod sweep;
 pub(crate) mod train;

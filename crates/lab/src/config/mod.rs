@@ -208,8 +208,24 @@ fn nearest_key(section: &str, key: &str, keys: &[&str]) -> Option<String> {
     elsewhere.or_else(|| nearest(key, keys.iter().copied()).map(|near| format!("{section}.{near}")))
 }
 
-/// Applies one `section.key=value`; the value is TOML, or a string where it is not.
+/// Applies one `section.key=value`.
 fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
+    let (key, value) = over(text)?;
+    let (section, name) = key.split_once('.').expect("an override's key is dotted");
+    let entry = table
+        .entry(section)
+        .or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(entries) = entry {
+        entries.insert(name.into(), value);
+    }
+    Ok(())
+}
+
+/// Reads one `section.key=value`; the value is TOML, or a string where it is not.
+///
+/// # Errors
+/// Not of this form, an unknown key, a value of another type.
+pub(crate) fn over(text: &str) -> Result<(String, Value), ConfigError> {
     let bad = || ConfigError::Override(text.into());
     let (key, value) = text.split_once('=').ok_or_else(bad)?;
     let (key, value) = (key.trim(), value.trim());
@@ -231,13 +247,7 @@ fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
     one.insert(section.into(), Value::Table(small));
     check_keys(&one, "--set")?;
     typed(one, "--set")?;
-    let entry = table
-        .entry(section)
-        .or_insert_with(|| Value::Table(Table::new()));
-    if let Value::Table(entries) = entry {
-        entries.insert(name.into(), value);
-    }
-    Ok(())
+    Ok((key.into(), value))
 }
 
 fn typed(table: Table, origin: &str) -> Result<Written, ConfigError> {

@@ -1,6 +1,7 @@
 //! The table of known sets.
 
 use super::DataError;
+use sansprop::images::ImageShape;
 
 /// How a set is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,22 @@ static KNOWN: [Known; 8] = [
 /// The names that [`load`](super::load) knows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|k| k.name)
+}
+
+/// Shape, classes and number of training images of a published set; none of other sets.
+pub fn official_shape(name: &str) -> Option<(ImageShape, usize, usize)> {
+    let known = KNOWN.iter().find(|k| k.name == name)?;
+    let (count, _) = known.official?;
+    let shape = match known.format {
+        Format::Cifar10 => super::cifar::SHAPE,
+        Format::Idx { .. } => ImageShape {
+            height: 28,
+            width: 28,
+            channels: 1,
+        },
+        Format::Digits | Format::Npz | Format::Npy | Format::AddTask => return None,
+    };
+    Some((shape, 10, count))
 }
 
 pub(super) fn all() -> &'static [Known] {

@@ -34,7 +34,7 @@ mod weights;
 use std::path::Path;
 
 pub use error::DataError;
-pub use known::names;
+pub use known::{names, official_shape};
 pub use list::{Entry, list};
 use sansprop::images::Images;
 pub use sequences::{SequenceSet, add_task_set, load_sequences};

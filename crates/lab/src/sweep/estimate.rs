@@ -56,13 +56,13 @@ pub(crate) fn describe(
         let speed = match speeds.get(&network) {
             Some(speed) => *speed,
             None => {
-                let speed = measure(&plan, threads)?;
+                let speed = measured_speed(&plan, threads)?;
                 speeds.insert(network, speed);
                 speed
             }
         };
         let specs: Vec<TrialSpec> = cohort.iter().map(|&i| trials[i].config.trial()).collect();
-        let flops = flops(&plan, &specs)?;
+        let flops = cohort_flops(&plan, &specs)?;
         let cost = Cost {
             flops,
             seconds: flops / speed,
@@ -120,7 +120,8 @@ pub(crate) fn describe(
     Ok(text)
 }
 
-fn flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
+/// Floating point operations of a cohort's whole training and evaluation.
+pub(crate) fn cohort_flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
     let sample = 2.0 * multiply_adds(plan);
     let config = &plan.config;
     let trained = (plan.total_steps() * config.train.batch as u64) as f64;
@@ -194,7 +195,7 @@ fn set_bytes(data: &SetData) -> f64 {
 }
 
 /// FLOPs per second of a few steps of backprop on this network, after one that is not timed.
-fn measure(plan: &Plan, threads: usize) -> Result<f64, Failure> {
+pub(crate) fn measured_speed(plan: &Plan, threads: usize) -> Result<f64, Failure> {
     match plan.config.run.precision {
         Precision::F32 => measure_on(&CpuBackend::new(threads)?, plan),
         Precision::F64 => measure_on(&Reference, plan),

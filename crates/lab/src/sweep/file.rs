@@ -64,7 +64,11 @@ pub fn read(path: &Path) -> Result<SweepFile, ConfigError> {
 }
 
 fn parse(text: &str, origin: &str) -> Result<SweepFile, ConfigError> {
-    let mut base: Table = config::syntax(text, origin)?;
+    of_table(config::syntax(text, origin)?, origin)
+}
+
+/// The sweep that a file's content, read as TOML, says.
+pub(crate) fn of_table(mut base: Table, origin: &str) -> Result<SweepFile, ConfigError> {
     let wrong = |key: &str, message: String| ConfigError::Type {
         origin: origin.into(),
         key: key.into(),
@@ -205,7 +209,7 @@ fn known_keys() -> impl Iterator<Item = String> {
 }
 
 /// The dotted key that a name stands for.
-fn dotted(name: &str) -> Option<String> {
+pub(crate) fn dotted(name: &str) -> Option<String> {
     known_keys().find(|key| key == name || key.split_once('.').is_some_and(|(_, k)| k == name))
 }
 

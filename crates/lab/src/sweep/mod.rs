@@ -19,8 +19,8 @@ mod summary;
 pub mod trials;
 mod work;
 
-pub(crate) use estimate::describe;
+pub(crate) use estimate::{cohort_flops, describe, measured_speed};
 pub(crate) use manifest::Manifest;
 pub(crate) use order::{Order, Trained};
 pub(crate) use results::{Row, row};
-pub(crate) use summary::summary;
+pub(crate) use summary::{summary, troubles};

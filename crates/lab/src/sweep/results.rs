@@ -24,6 +24,11 @@ impl Row {
         if self.status != "completed" {
             return None;
         }
+        self.number(name)
+    }
+
+    /// The same number, also of a trial that diverged: what its epochs before that reached.
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
         let outcome = &self.outcome;
         match name {
             "eval_loss" => outcome.best_eval_loss,

@@ -41,6 +41,12 @@ impl<'a> Cell<'a> {
         &self.choices[best.expect("a cell has at least one trial")]
     }
 
+    /// What became of all its trials.
+    fn rows(&self) -> impl Iterator<Item = &'a Row> {
+        let trials = self.choices.iter().flat_map(|c| &c.trials);
+        trials.map(|(_, row)| *row)
+    }
+
     /// Whether the chosen value is the smallest or largest of a grid of numbers.
     fn edge(&self, chosen: &Choice<'_>) -> Option<&'static str> {
         let number = |c: &Choice<'_>| c.value.parse::<f64>().ok();
@@ -94,7 +100,7 @@ pub(crate) fn summary(
             show(mean),
             show(deviation.flatten()),
             format!("{}/{}", values.len(), chosen.trials.len()),
-            troubles(cell),
+            troubles(cell.rows()).unwrap_or_else(|| "–".into()),
         ]);
         table.add_row(line);
         if let (Some(over), Some(edge), false) = (over, cell.edge(chosen), values.is_empty()) {
@@ -145,18 +151,14 @@ fn cells<'a>(
     cells
 }
 
-/// `2 diverged, 1 missing`, of all choices; a dash where everything completed.
-fn troubles(cell: &Cell<'_>) -> String {
+/// `2 diverged, 1 missing`; nothing where everything completed.
+pub(crate) fn troubles<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let rows = cell.choices.iter().flat_map(|c| &c.trials);
-    for (_, row) in rows.filter(|(_, row)| row.status != "completed") {
+    for row in rows.filter(|row| row.status != "completed") {
         *counts.entry(&row.status).or_default() += 1;
     }
-    if counts.is_empty() {
-        return "–".into();
-    }
     let words: Vec<String> = counts.iter().map(|(s, n)| format!("{n} {s}")).collect();
-    words.join(", ")
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// Each rule against backprop (or the first rule) where all other axes agree, on the seeds that both have.
@@ -270,6 +272,7 @@ mod tests {
         assert_eq!(cell.edge(chosen), None);
         assert_eq!(cell.edge(&cell.choices[0]), Some("smallest"));
         assert_eq!(cell.edge(&cell.choices[1]), Some("largest"));
-        assert_eq!(troubles(&cell), "1 diverged");
+        assert_eq!(troubles(cell.rows()).as_deref(), Some("1 diverged"));
+        assert_eq!(troubles(rows.iter()), None);
     }
 }

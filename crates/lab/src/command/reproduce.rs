@@ -1,0 +1,285 @@
+//! `sansprop reproduce`.
+
+use crate::cli::{Failure, print};
+use crate::config::{nearest, unknown_rule};
+use crate::machine::stop_on_interrupt;
+use crate::report::{Table, comparison_tables, latex, markdown};
+use crate::reproduce::{Comparison, Estimator, Experiment, belongs, compare};
+use crate::sweep::trials::{DataSets, cohorts, trials};
+use crate::sweep::{Order, Trained, describe};
+use crate::table::table;
+use clap::Args;
+use sansprop::rule::Rule;
+use std::path::{Path, PathBuf};
+use toml::Value;
+
+/// Run a table or figure of the paper, and show each measured number beside the paper's.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  sansprop reproduce --list                            every table and figure, and what it costs
+  sansprop reproduce table8 --widths 8,16,32,64,128    part of a table; what is not run is shown as not run
+  sansprop reproduce table6 --widths 8,16 --epochs 3   a first look at a long one
+  sansprop reproduce table9 --widths 8 --train-points 45,150
+  sansprop reproduce table2 --dry-run                  trials, cohorts, FLOPs, time and memory
+  sansprop report runs/table6 --open                   the same as a page with figures
+
+The same command again goes on where it stopped, and a wider one runs only what is new. The folder is a sweep's
+(sansprop sweep --help): several workers may share it, and sansprop status shows it. It also receives
+comparison.json, which sansprop report reads.
+Exit code: 0 all trials completed or diverged, 1 some failed or are left, 2 wrong usage.")]
+pub(crate) struct Arguments {
+    /// table1 to table10, fig1, fig3 to fig9.
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// List every table and figure with its cost on this machine.
+    #[arg(long, conflicts_with = "name")]
+    list: bool,
+    /// Only these rules.
+    #[arg(long, value_delimiter = ',', value_name = "RULE,…")]
+    rules: Vec<String>,
+    /// Only these widths.
+    #[arg(long, value_delimiter = ',', value_name = "W,…")]
+    widths: Vec<u32>,
+    /// Only these learning rates.
+    #[arg(long, value_delimiter = ',', value_name = "LR,…")]
+    lrs: Vec<f64>,
+    /// These seeds instead of the paper's; 1-5 stands for 1,2,3,4,5.
+    #[arg(long, value_delimiter = ',', value_name = "SEED,…", value_parser = seeds)]
+    seeds: Vec<Seeds>,
+    /// Only these numbers of training samples.
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    train_points: Vec<u32>,
+    /// Train no trial for more epochs than this.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: Option<u32>,
+    /// Where the data lies; default: $SANSPROP_DATA, else ./data.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// The experiment's folder; default: one named after it, below runs.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Cohorts to train at once; they divide the threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// Train failed trials again.
+    #[arg(long)]
+    retry: bool,
+    /// Print trials, cohorts, FLOPs, time and memory, and train nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the tables in Markdown.
+    #[arg(long, conflicts_with = "latex")]
+    markdown: bool,
+    /// Print the tables in LaTeX (package booktabs).
+    #[arg(long)]
+    latex: bool,
+    /// Change any other value of the config; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// One seed or a range of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seeds(std::ops::RangeInclusive<u32>);
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let range = match text.split_once('-') {
+        Some((first, last)) => number(first).zip(number(last)),
+        None => number(text).map(|seed| (seed, seed)),
+    };
+    let range = range.filter(|(first, last)| first <= last);
+    let range = range.map(|(first, last)| Seeds(first..=last));
+    range.ok_or_else(|| "write a seed as 99, or several as 100-104".into())
+}
+
+impl Arguments {
+    /// The experiment as it is to be run.
+    fn experiment(&self, whole: &Experiment) -> Result<Experiment, Failure> {
+        let mut experiment = whole.clone();
+        let rules = self.rules.iter().map(|name| match Rule::named(name) {
+            Some(rule) => Ok(Value::from(rule.name)),
+            None => Err(Failure::Usage(format!(
+                "--rules {name}: {}",
+                unknown_rule(name)
+            ))),
+        });
+        let whole_numbers = |numbers: &[u32]| -> Vec<Value> {
+            numbers.iter().map(|&n| Value::from(i64::from(n))).collect()
+        };
+        let seeds: Vec<u32> = self.seeds.iter().flat_map(|s| s.0.clone()).collect();
+        let axes = [
+            ("--rules", "train.rule", rules.collect::<Result<_, _>>()?),
+            ("--widths", "network.width", whole_numbers(&self.widths)),
+            (
+                "--lrs",
+                "train.lr",
+                self.lrs.iter().map(|&lr| Value::from(lr)).collect(),
+            ),
+            ("--seeds", "train.seed", whole_numbers(&seeds)),
+            (
+                "--train-points",
+                "data.train_points",
+                whole_numbers(&self.train_points),
+            ),
+        ];
+        for (option, key, values) in axes {
+            if !values.is_empty() {
+                let replaced = experiment.replace(key, &values);
+                replaced.map_err(|e| Failure::Usage(format!("{option}: {e}")))?;
+            }
+        }
+        if let Some(most) = self.epochs {
+            experiment.limit_epochs(i64::from(most));
+        }
+        let path = self.path.as_ref();
+        let path = path.map(|path| ("data.path".to_owned(), Value::from(path.as_str())));
+        let others = self.overrides.iter().map(|text| crate::config::over(text));
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        for (key, value) in path.into_iter().chain(others) {
+            let replaced = experiment.replace(&key, &[value]);
+            replaced.map_err(|e| Failure::Usage(format!("--set {key}: {e}")))?;
+        }
+        Ok(experiment)
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let all = Experiment::all();
+    let Some(name) = &arguments.name else {
+        return list(&all);
+    };
+    let Some(whole) = all.iter().find(|e| e.name == *name) else {
+        let names: Vec<&str> = all.iter().map(|e| e.name.as_str()).collect();
+        let near = nearest(name, names.iter().copied());
+        let hint = near.map_or(String::new(), |n| format!(", did you mean `{n}`?"));
+        return Err(Failure::Usage(format!(
+            "no such table or figure: {name}{hint} (there are {})",
+            names.join(", ")
+        )));
+    };
+    if let Some(missing) = &whole.missing {
+        return Err(Failure::Failed(format!(
+            "{name} ({}) cannot run yet: it needs {missing}, which this version does not have",
+            whole.title
+        )));
+    }
+    if whole.alone && arguments.jobs > 1 {
+        return Err(Failure::Usage(format!(
+            "--jobs {}: {name} measures times, so one trial runs at a time",
+            arguments.jobs
+        )));
+    }
+    let experiment = arguments.experiment(whole)?;
+    let file = experiment.sweep()?;
+    if let Some(config) = file
+        .configs
+        .iter()
+        .find(|c| experiment.sections.iter().all(|s| !belongs(c, s)))
+    {
+        let sections: Vec<&str> = whole.sections.iter().map(|s| s.name.as_str()).collect();
+        return Err(Failure::Usage(format!(
+            "{name} has no place for a trial of width {} with {} training samples on {}; its tables are: {}",
+            config.network.width,
+            config.data.train_points,
+            config.data.name,
+            sections.join("; ")
+        )));
+    }
+    let mut sets = DataSets::default();
+    let trials = trials(&file, &mut sets)?;
+    let cohorts = match experiment.alone {
+        true => (0..trials.len()).map(|i| vec![i]).collect(),
+        false => cohorts(&trials),
+    };
+    let jobs = usize::from(arguments.jobs);
+    if arguments.dry_run {
+        return print(&describe(&trials, &cohorts, jobs, &mut sets)?);
+    }
+    let default = || Path::new(&file.out).join(name);
+    let out = arguments.out.clone().unwrap_or_else(default);
+    let order = Order {
+        source: Path::new(name),
+        trials: &trials,
+        cohorts: &cohorts,
+        axes: &file.axes,
+        out: &out,
+        jobs,
+        retry: arguments.retry,
+    };
+    let stop = stop_on_interrupt()?;
+    let Trained { rows, written } = order.carry_out(sets, &stop)?;
+    let comparison = compare(&experiment, &whole.sweep()?, &file, &trials, &rows, &out)?;
+    print(&tables(&comparison, arguments))?;
+    written?;
+    comparison.save(&out)?;
+    if !(arguments.markdown || arguments.latex) {
+        print(&format!(
+            "{} trials; comparison.json, tables and run folders in {}\n",
+            trials.len(),
+            out.display()
+        ))?;
+    }
+    order.outcome(&rows, &stop)
+}
+
+fn tables(comparison: &Comparison, arguments: &Arguments) -> String {
+    let format = match (arguments.markdown, arguments.latex) {
+        (true, _) => markdown,
+        (_, true) => latex,
+        _ => on_terminal,
+    };
+    let tables: Vec<String> = comparison_tables(comparison).iter().map(format).collect();
+    format!("{}\n", tables.join("\n"))
+}
+
+/// A table with the paper's numbers below the measured ones.
+fn on_terminal(made: &Table) -> String {
+    let head: Vec<&str> = made.head.iter().map(String::as_str).collect();
+    let mut shown = table(&head, made.labels);
+    for row in &made.rows {
+        shown.add_row(row.iter().map(|cell| {
+            let mut text = cell.main.clone();
+            if let Some(note) = &cell.note {
+                text += &format!("\n{note}");
+            }
+            if let Some(paper) = &cell.paper {
+                text += &format!("\npaper {paper}");
+            }
+            if let Some(difference) = &cell.difference {
+                text += &format!("\n({difference})");
+            }
+            text
+        }));
+    }
+    format!("{}\n{shown}\n{}\n", made.caption, made.note)
+}
+
+fn list(all: &[Experiment]) -> Result<(), Failure> {
+    let mut shown = table(&["name", "shows", "trials", "FLOPs", "hours"], 2);
+    let mut estimator = Estimator::default();
+    for experiment in all {
+        let Experiment { name, title, .. } = experiment;
+        let row = match &experiment.missing {
+            Some(missing) => {
+                let title = format!("{title}; needs {missing}");
+                [name.clone(), title, "–".into(), "–".into(), "–".into()]
+            }
+            None => {
+                let cost = estimator.cost(experiment)?;
+                [
+                    name.clone(),
+                    title.clone(),
+                    cost.trials.to_string(),
+                    format!("{:.1e}", cost.flops),
+                    format!("{:.1}", cost.seconds / 3600.0),
+                ]
+            }
+        };
+        shown.add_row(row);
+    }
+    print(&format!(
+        "{shown}\nwhole experiments, with all that the paper ran; hours on this machine, from a few timed steps of \
+         networks up to width 64\n"
+    ))
+}
