@@ -262,6 +262,13 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 darkWished.addEventListener("change", themeChanged);
 
+// A legend's columns depend on the width.
+let resizing;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(drawAll, 150);
+});
+
 // Paper is white and narrow: figures are drawn for it, and afterwards for the screen again.
 let themeBefore;
 window.addEventListener("beforeprint", () => {

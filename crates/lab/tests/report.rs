@@ -193,8 +193,8 @@ fn a_sweep_becomes_a_page_with_its_numbers() {
             assert_eq!(group["troubles"], "1 diverged");
             continue;
         }
-        let best = |row: &&csv::StringRecord| number(row, "best_eval_accuracy");
-        let best: Vec<f64> = own.iter().map(|row| best(row)).collect();
+        let best = own.iter().map(|row| number(row, "best_eval_accuracy"));
+        let best: Vec<f64> = best.collect();
         let [a, b] = best[..] else {
             panic!("two seeds: {best:?}");
         };
