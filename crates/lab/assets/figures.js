@@ -25,7 +25,7 @@ const LAYER_DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdo
 const look = (rule) => LOOKS[rule] || OTHER;
 const colour = (rule, theme) => look(rule)[theme];
 const short = (key) => (key === "data.name" ? "data" : key.split(".").pop().replace(/_/g, " "));
-const percent = (share) => (share === null ? null : 100 * share);
+const percent = (share) => (share === null ? null : Number((100 * share).toPrecision(6)));
 // Plotly reads some tags in text; names are text only.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 

@@ -124,7 +124,7 @@ function layoutOf(view, all) {
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
     legend: {
       orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom",
-      ...(width < 420 ? { font: { size: 11 }, entrywidth: 0.45, entrywidthmode: "fraction" } : {}),
+      font: { size: width < 420 ? 11 : 13 },
       itemclick: false, itemdoubleclick: false,
     },
     showlegend: true,
@@ -262,7 +262,7 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 darkWished.addEventListener("change", themeChanged);
 
-// A legend's columns depend on the width.
+// How the text of figures is broken depends on the width.
 let resizing;
 window.addEventListener("resize", () => {
   clearTimeout(resizing);
