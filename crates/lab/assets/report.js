@@ -192,9 +192,13 @@ function selectorOf(view, { name, values, start }) {
   });
   const choose = (event) => {
     view.choices[name] = values[Number(event.target.value)];
+    settle(view.groups, report.keys, view.choices, name);
+    view.refresh.forEach((refresh) => refresh());
     draw(view);
   };
-  return element("label", {}, short(name), element("select", { "data-key": name, onchange: choose }, ...options));
+  const select = element("select", { "data-key": name, onchange: choose }, ...options);
+  view.refresh.push(() => { select.value = values.indexOf(view.choices[name]); });
+  return element("label", {}, short(name), select);
 }
 
 function logOf(view, which) {
@@ -211,7 +215,7 @@ function build(figure) {
   const groups = report.groups.filter(figure.fits);
   const places = figure.x === null ? groups.length : distinct(groups.map((g) => g.values[figure.x])).length;
   if (places < figure.least) return;
-  const view = { figure, groups, choices: {}, logs: { x: figure.logX, y: figure.logY } };
+  const view = { figure, groups, refresh: [], choices: {}, logs: { x: figure.logX, y: figure.logY } };
   view.selectors = selectors(figure, groups, report.keys);
   const titleId = `title-${figure.id}`;
   view.canvas = element("div", { class: "canvas", id: `plot-${figure.id}`, role: "img", "aria-labelledby": titleId });
