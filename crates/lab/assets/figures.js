@@ -25,7 +25,7 @@ const LAYER_DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdo
 const look = (rule) => LOOKS[rule] || OTHER;
 const colour = (rule, theme) => look(rule)[theme];
 const short = (key) => (key === "data.name" ? "data" : key.split(".").pop().replace(/_/g, " "));
-const percent = (share) => (share === null ? null : 100 * share);
+const percent = (share) => (share === null ? null : Number((100 * share).toPrecision(6)));
 // Plotly reads some tags in text; names are text only.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
@@ -184,21 +184,39 @@ function selectors(figure, groups, keys) {
       found.push({ name: key, values: [BEST, ...values], start: BEST });
       continue;
     }
-    const count = (value) => left.filter((g) => g.values[key] === value).length;
-    const start = values.reduce((a, b) => (count(b) >= count(a) ? b : a));
+    const start = commonest(left, key, values);
     left = left.filter((g) => g.values[key] === start);
     found.push({ name: key, values, start });
   }
   return found.concat(figure.extra ? figure.extra(groups) : []);
 }
 
+// Of values, the one that most groups have; of equals the last.
+function commonest(groups, key, values) {
+  const count = (value) => groups.filter((g) => g.values[key] === value).length;
+  return values.reduce((a, b) => (count(b) >= count(a) ? b : a));
+}
+
+const agrees = (g, key, asked) => {
+  const own = g.values[key];
+  return asked === undefined || asked === BEST || own === null || own === undefined || own === asked;
+};
+
+// After one choice, the others where they leave nothing: they take the value that most groups have.
+function settle(groups, keys, choices, chosen) {
+  let left = groups.filter((g) => agrees(g, chosen, choices[chosen]));
+  for (const key of keys.filter((k) => k !== chosen && k in choices)) {
+    if (!left.some((g) => agrees(g, key, choices[key]))) {
+      const values = distinct(left.map((g) => g.values[key]));
+      choices[key] = key === LEARNING_RATE ? BEST : commonest(left, key, values);
+    }
+    left = left.filter((g) => agrees(g, key, choices[key]));
+  }
+}
+
 // The groups that the selectors leave. Of several learning rates `best` takes the best, or the first that fits.
 function selected(groups, keys, choices) {
-  const agrees = (g, key) => {
-    const [asked, own] = [choices[key], g.values[key]];
-    return asked === undefined || asked === BEST || own === null || own === undefined || own === asked;
-  };
-  const left = groups.filter((g) => keys.every((key) => agrees(g, key)));
+  const left = groups.filter((g) => keys.every((key) => agrees(g, key, choices[key])));
   if (choices[LEARNING_RATE] !== BEST) return left;
   const alike = new Map();
   for (const g of left) {

@@ -124,7 +124,7 @@ function layoutOf(view, all) {
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
     legend: {
       orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom",
-      ...(width < 420 ? { font: { size: 11 }, entrywidth: 0.45, entrywidthmode: "fraction" } : {}),
+      font: { size: width < 420 ? 11 : 13 },
       itemclick: false, itemdoubleclick: false,
     },
     showlegend: true,
@@ -192,9 +192,13 @@ function selectorOf(view, { name, values, start }) {
   });
   const choose = (event) => {
     view.choices[name] = values[Number(event.target.value)];
+    settle(view.groups, report.keys, view.choices, name);
+    view.refresh.forEach((refresh) => refresh());
     draw(view);
   };
-  return element("label", {}, short(name), element("select", { "data-key": name, onchange: choose }, ...options));
+  const select = element("select", { "data-key": name, onchange: choose }, ...options);
+  view.refresh.push(() => { select.value = values.indexOf(view.choices[name]); });
+  return element("label", {}, short(name), select);
 }
 
 function logOf(view, which) {
@@ -211,7 +215,7 @@ function build(figure) {
   const groups = report.groups.filter(figure.fits);
   const places = figure.x === null ? groups.length : distinct(groups.map((g) => g.values[figure.x])).length;
   if (places < figure.least) return;
-  const view = { figure, groups, choices: {}, logs: { x: figure.logX, y: figure.logY } };
+  const view = { figure, groups, refresh: [], choices: {}, logs: { x: figure.logX, y: figure.logY } };
   view.selectors = selectors(figure, groups, report.keys);
   const titleId = `title-${figure.id}`;
   view.canvas = element("div", { class: "canvas", id: `plot-${figure.id}`, role: "img", "aria-labelledby": titleId });
@@ -261,6 +265,13 @@ document.getElementById("theme").addEventListener("click", () => {
   themeChanged();
 });
 darkWished.addEventListener("change", themeChanged);
+
+// How the text of figures is broken depends on the width.
+let resizing;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(drawAll, 150);
+});
 
 // Paper is white and narrow: figures are drawn for it, and afterwards for the screen again.
 let themeBefore;

@@ -886,6 +886,7 @@ fn help_has_examples_on_every_command() {
         vec!["status", "--help"],
         vec!["check", "--help"],
         vec!["align", "--help"],
+        vec!["report", "--help"],
         vec!["data", "--help"],
         vec!["data", "list", "--help"],
         vec!["data", "verify", "--help"],

@@ -193,8 +193,8 @@ fn a_sweep_becomes_a_page_with_its_numbers() {
             assert_eq!(group["troubles"], "1 diverged");
             continue;
         }
-        let best = |row: &&csv::StringRecord| number(row, "best_eval_accuracy");
-        let best: Vec<f64> = own.iter().map(|row| best(row)).collect();
+        let best = own.iter().map(|row| number(row, "best_eval_accuracy"));
+        let best: Vec<f64> = best.collect();
         let [a, b] = best[..] else {
             panic!("two seeds: {best:?}");
         };
@@ -562,6 +562,23 @@ fn a_page_in_a_real_browser() {
         hostile.join("config.toml"),
         &format!("{config}[run]\nout = {HOSTILE:?}\n"),
     );
+    // Another data set, with a number of training points of its own.
+    for width in [4, 8] {
+        let sequences = here.join(format!("runs/add-{width}"));
+        let trial = Written {
+            rule: "normal",
+            width,
+            lr: 1.0,
+            seed: 1,
+            epochs: 2,
+        };
+        trial.write(&sequences);
+        let config = read(sequences.join("config.toml"));
+        let config = config
+            .replace("digits", "add-task")
+            .replace("= 100", "= 300");
+        write(sequences.join("config.toml"), &config);
+    }
     let title = COMPARISON.replace("Rules & widths", HOSTILE);
     write(here.join("runs/paper/comparison.json"), &title);
     expect(here, &["report", "runs"], 0);

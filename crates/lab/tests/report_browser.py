@@ -114,6 +114,25 @@ def check_log(driver):
     box.click()
 
 
+def check_selectors(driver):
+    """No choice leaves a figure empty: where two exclude each other, the one made last counts."""
+    empty = driver.execute_script(
+        """const empty = [];
+        for (const figure of document.querySelectorAll("figure")) for (const select of figure.querySelectorAll("select")) {
+          const before = select.value;
+          for (const option of [...select.options].reverse().concat(select.options[before])) {
+            select.value = option.value;
+            select.dispatchEvent(new Event("change"));
+            const plot = figure.querySelector(".canvas");
+            if (!plot.data.some((t) => t.x.length) || select.value !== option.value)
+              empty.push([plot.id, select.dataset.key, option.text]);
+          }
+        }
+        return empty;"""
+    )
+    check(not empty, f"choices that leave a figure empty: {empty}")
+
+
 def check_hover(driver):
     point = driver.find_element(By.CSS_SELECTOR, "#plot-width .scatterlayer .point")
     driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
@@ -194,11 +213,12 @@ def main():
             driver.get(page.resolve().as_uri())
             check_series(driver, expected["series"])
             check_keyboard(driver, expected["rule"])
+            check_selectors(driver)
             check_log(driver)
             check_hover(driver)
             check_downloads(driver, work)
-            check_phone(driver)
             check_themes(driver)
+            check_phone(driver)
             check_print(driver)
             check(driver.execute_script("return window.owned") is None, "text from a file ran as a script")
             check_quiet(driver)

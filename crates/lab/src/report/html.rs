@@ -48,7 +48,7 @@ pub(crate) fn table(table: &Table) -> String {
     let rows: String = table.rows.iter().map(row).collect();
     format!(
         "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n\
-         <caption>{caption}{note}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
+         <caption><div>{caption}{note}</div></caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
     )
 }
 

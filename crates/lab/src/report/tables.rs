@@ -188,6 +188,8 @@ fn best_of(metric: Metric, best: Option<Mean>) -> String {
     };
     let number = |value: f64| match metric {
         Metric::Accuracy => format!("{:.2}", 100.0 * value),
+        // One that is on its way out.
+        Metric::Loss if value.abs() >= 1e4 => format!("{value:.3e}"),
         Metric::Loss => format!("{value:.4}"),
     };
     let unit = match metric {
