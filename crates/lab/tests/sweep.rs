@@ -372,3 +372,50 @@ fn a_killed_run_is_resumed() {
     );
     assert!(text.contains("completed already"), "{text}");
 }
+
+/// Ctrl-C ends a sweep of recurrent networks with checkpoints, and the same command goes on from them.
+#[test]
+fn stopped_by_ctrl_c_it_goes_on() {
+    let folder = folder_with(
+        "[data]\nname = \"add-task\"\n[train]\nepochs = 40\n[sweep]\nwidth = 8\n\
+         rule = [\"normal\", \"last-layer\", \"align-zero\"]\n",
+    );
+    let here = folder.path();
+    expect(here, &["sweep", "s.toml", "--out", "oracle"], 0);
+    let mut child = sansprop(here, &["sweep", "s.toml"]);
+    let child = child.spawn().expect("the binary starts");
+    let begun = || {
+        let any = |out: fs::ReadDir| {
+            let metrics = out.flatten().map(|e| e.path().join("metrics.jsonl"));
+            metrics
+                .filter_map(|path| fs::metadata(path).ok())
+                .any(|m| m.len() > 0)
+        };
+        fs::read_dir(here.join("runs/s")).is_ok_and(any)
+    };
+    let waiting = std::time::Instant::now();
+    while !begun() {
+        assert!(waiting.elapsed() < Duration::from_secs(30), "no epoch");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let signal = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(signal.expect("kill starts").success());
+    let output = child.wait_with_output().expect("the process ends");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(1), "{out}\n{err}");
+    assert!(err.contains("interrupted; 3 trials are left"), "{err}");
+    assert!(out.contains("1 interrupted"), "{out}");
+    for trial in trials(&here.join("runs/s")) {
+        assert!(trial.join("checkpoint.safetensors").exists(), "{trial:?}");
+    }
+    expect(here, &["sweep", "s.toml"], 0);
+    same(
+        &results(&here.join("runs/s")),
+        &results(&here.join("oracle")),
+    );
+}
