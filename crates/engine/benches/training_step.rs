@@ -1,7 +1,7 @@
 //! Time of one training step on the CIFAR-10 network of the paper: forward, feedback, weight gradients, update.
 //!
 //! `cargo bench -p sansprop --bench training_step -- [--width W] [--batch B] [--threads T] [--rule NAME]
-//! [--steps N] [--serve]`
+//! [--steps N] [--strict] [--serve]`
 //!
 //! Prints the losses of the first steps (on a fixed minibatch, so that a peer can check that it computes the
 //! same), then milliseconds per step as minimum, median and maximum, and the multiply-add rate. With
@@ -28,6 +28,7 @@ struct Options {
     threads: usize,
     steps: usize,
     rule: Rule,
+    strict: bool,
     serve: bool,
 }
 
@@ -38,6 +39,7 @@ fn options() -> Options {
         threads: 0,
         steps: 12,
         rule: Rule::named("normal").expect("a rule of the table"),
+        strict: false,
         serve: false,
     };
     let mut words = std::env::args().skip(1);
@@ -60,6 +62,7 @@ fn options() -> Options {
                 let name = value();
                 options.rule = Rule::named(&name).unwrap_or_else(|| panic!("no rule {name}"));
             }
+            "--strict" => options.strict = true,
             "--serve" => options.serve = true,
             // What `cargo bench` itself adds.
             "--bench" => {}
@@ -99,6 +102,11 @@ fn main() {
     let forward = network.multiply_adds(options.batch);
     let first_layer = network.layers()[0].multiply_adds(options.batch);
     let backend = CpuBackend::new(options.threads).expect("a backend");
+    let backend = if options.strict {
+        backend.strict()
+    } else {
+        backend
+    };
     let spec = TrialSpec {
         rule: options.rule,
         optimizer: Optimizer::Sgd { lr: 1.0 },
@@ -128,11 +136,12 @@ fn main() {
         // Forward, feedback and weight gradient cost the same, but no feedback goes into the input.
         let operations = 2.0 * (3 * forward - first_layer) as f64;
         println!(
-            "{} width {} batch {} on {}: {:.2} / {:.2} / {:.2} ms (min / median / max of {}), {:.0} GFLOP/s of backprop's work",
+            "{} width {} batch {} on {}, {}: {:.2} / {:.2} / {:.2} ms (min / median / max of {}), {:.0} GFLOP/s of backprop's work",
             options.rule,
             options.width,
             options.batch,
             backend.device(),
+            backend.precision(),
             times[0],
             median,
             times[times.len() - 1],

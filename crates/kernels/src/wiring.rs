@@ -55,6 +55,8 @@ pub struct Wiring {
     taps: usize,
     forward: Links,
     backward: Links,
+    /// Height and width, of a 3×3 convolution of stride 1.
+    same_grid: Option<(usize, usize)>,
 }
 
 impl Wiring {
@@ -75,6 +77,7 @@ impl Wiring {
             taps,
             forward: Links::new(incoming),
             backward: Links::new(outgoing),
+            same_grid: None,
         }
     }
 
@@ -110,7 +113,9 @@ impl Wiring {
                 incoming.push(links);
             }
         }
-        Self::new(9, height * width, incoming)
+        let mut wiring = Self::new(9, height * width, incoming);
+        wiring.same_grid = (stride == 1).then_some((height, width));
+        wiring
     }
 
     /// One location to one location through one tap: a matrix product.
@@ -157,6 +162,11 @@ impl Wiring {
             })
             .collect();
         Self::new(count * count, count, incoming)
+    }
+
+    /// Height and width of the grid, of a 3×3 convolution of stride 1; none of other wirings.
+    pub fn same_grid(&self) -> Option<(usize, usize)> {
+        self.same_grid
     }
 
     /// Number of weight matrices.

@@ -222,11 +222,16 @@ fn instruction_sets() -> Vec<InstructionSet> {
 }
 
 fn check(case: &Case, name: &str) {
+    check_as(case, name, |backend| backend);
+}
+
+fn check_as(case: &Case, name: &str, make: impl Fn(CpuBackend) -> CpuBackend) {
     let expected = case.run(&Reference);
     for set in instruction_sets() {
         let mut first: Option<Vec<(&str, Vec<f64>)>> = None;
         for threads in [1, 3] {
             let backend = CpuBackend::with_instruction_set(threads, set).expect("an available set");
+            let backend = make(backend);
             let results = case.run(&backend);
             for ((kernel, fast), (_, reference)) in results.iter().zip(&expected) {
                 let d = deviation(fast, reference);
@@ -281,6 +286,32 @@ fn convolutions_of_every_stride_norm_and_activation() {
                 &format!("conv {height}×{width} stride {stride} {norm:?} {activation:?}"),
             );
         }
+    }
+}
+
+/// Grids and channels for which stride 1 is computed in tiles of 4×4, whole and cut off at the border.
+#[test]
+fn tiled_convolutions() {
+    let cases = [
+        (4, 4, 32, 32, 5),
+        (4, 7, 33, 40, 7),
+        (7, 7, 40, 65, 6),
+        (8, 8, 64, 32, 13),
+        (9, 13, 32, 47, 3),
+        (16, 12, 100, 33, 5),
+        (7, 8, 129, 96, 1),
+    ];
+    for (i, (height, width, inputs, outputs, batch)) in cases.into_iter().enumerate() {
+        let norm = match batch {
+            1 => Norm::None,
+            _ => NORMS[i % 3],
+        };
+        let activation = ACTIVATIONS[i % 4];
+        let wiring = Wiring::conv3x3(height, width, 1);
+        let case = Case::new(wiring, inputs, outputs, batch, norm, activation);
+        let name = format!("{height}×{width}, {inputs} to {outputs}, {norm:?} {activation:?}");
+        check(&case, &name);
+        check_as(&case, &format!("{name}, strict"), CpuBackend::strict);
     }
 }
 
@@ -630,5 +661,31 @@ fn tanh_is_accurate() {
                 "{set}: tanh({x}) = {a}, not {expected}"
             );
         }
+    }
+}
+
+/// Oracle: the reference. Tiles round a few times as much as plain sums do, and no more: the paper's second layer at
+/// width 64, of which `docs/performance.md` gives the figures.
+#[test]
+fn what_tiles_cost_in_accuracy() {
+    let wiring = Wiring::conv3x3(16, 16, 1);
+    let case = Case::new(wiring, 64, 64, 8, Norm::None, Activation::Linear);
+    let expected = case.run(&Reference);
+    let backend = || CpuBackend::new(2).expect("a backend");
+    let deviations = |backend: CpuBackend| -> Vec<(&str, f64)> {
+        let results = case.run(&backend).into_iter().zip(&expected);
+        results
+            .map(|((name, fast), (_, reference))| (name, deviation(&fast, reference).relative_rms))
+            .filter(|(name, _)| ["forward z", "transposed", "weight gradient"].contains(name))
+            .collect()
+    };
+    let (tiled, strict) = (deviations(backend()), deviations(backend().strict()));
+    for ((name, tiled), (_, strict)) in tiled.into_iter().zip(strict) {
+        println!("{name}: relative RMS deviation {tiled:.1e}, strict {strict:.1e}");
+        assert!(tiled != strict, "{name}: tiles were not used");
+        assert!(
+            tiled < 4e-6 && strict < 1e-6,
+            "{name}: {tiled:e}, {strict:e}"
+        );
     }
 }

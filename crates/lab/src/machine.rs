@@ -27,6 +27,7 @@ impl Machine {
     pub(crate) fn new(precision: Precision, threads: usize) -> Result<Self, Failure> {
         Ok(match precision {
             Precision::F32 => Self::Cpu(CpuBackend::new(threads)?),
+            Precision::F32Strict => Self::Cpu(CpuBackend::new(threads)?.strict()),
             Precision::F64 => Self::Reference(Reference),
         })
     }

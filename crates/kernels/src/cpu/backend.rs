@@ -8,7 +8,7 @@ use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
-use super::{CpuBackend, elementwise};
+use super::{CpuBackend, elementwise, winograd};
 use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LossReport, Record, RecurrentCell, Unrolled,
 };
@@ -22,7 +22,10 @@ impl Backend for CpuBackend {
     }
 
     fn precision(&self) -> &'static str {
-        "f32"
+        match self.strict {
+            true => "f32-strict",
+            false => "f32",
+        }
     }
 
     fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -32,6 +35,7 @@ impl Backend for CpuBackend {
     fn lanes(&self) -> Vec<Self> {
         let lane = |_| Self {
             set: self.set,
+            strict: self.strict,
             threads: Threads::caller(),
             scratch: Mutex::default(),
         };
@@ -196,8 +200,11 @@ impl Backend for CpuBackend {
         };
         let set = self.set.for_columns(layer.outputs);
         let weights = &mut weights[..layer.weights()];
-        self.with_scratch(|partials| {
-            weight_gradient(&self.threads, set, &operands, partials, weights, biases);
+        self.with_scratch(|partials| match self.tiles(layer) {
+            Some(tiles) => {
+                winograd::gradient(self, set, tiles, &operands, partials, weights, biases);
+            }
+            None => weight_gradient(&self.threads, set, &operands, partials, weights, biases),
         });
     }
 

@@ -13,6 +13,7 @@ mod sweep;
 mod threads;
 mod tile;
 mod weight_gradient;
+mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -27,6 +28,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use sweep::{Fill, Finish, sweep};
 use threads::Threads;
+use winograd::Tiles;
 
 /// Environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
@@ -34,6 +36,8 @@ const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 /// f32 kernels on the CPU.
 pub struct CpuBackend {
     set: InstructionSet,
+    /// Whether every sum keeps its plain order: no tiled convolutions.
+    strict: bool,
     threads: Threads,
     scratch: Mutex<Vec<CpuBuffer>>,
 }
@@ -96,9 +100,24 @@ impl CpuBackend {
         let threads = Threads::new(threads).map_err(|e| CpuError::Threads(e.to_string()))?;
         Ok(Self {
             set,
+            strict: false,
             threads,
             scratch: Mutex::default(),
         })
+    }
+
+    /// The same with every sum in its plain order, taps then channels: no transforms, least rounding.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self {
+            strict: true,
+            ..self
+        }
+    }
+
+    /// The tiles in which a layer is computed, if it is.
+    fn tiles(&self, layer: &Layer) -> Option<Tiles> {
+        Tiles::of(layer).filter(|_| !self.strict)
     }
 
     /// The instruction set in use.
@@ -151,6 +170,14 @@ impl CpuBackend {
         let panels = &panels[..sources * batch * depth];
         let weight = &weight[..layer.weights()];
         let set = self.set.for_columns(columns);
+        if let Some(tiles) = self.tiles(layer) {
+            self.with_scratch(|packed| {
+                let packing = winograd::pack(&self.threads, set, layer, direction, weight, packed);
+                let weights = (&packed[..], packing);
+                winograd::gather(self, set, tiles, batch, panels, weights, finish);
+            });
+            return;
+        }
         let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
         self.with_scratch(|packed| {
             pack(&self.threads, layer, direction, weight, packing, packed);

@@ -80,6 +80,18 @@ pub(super) fn sweep(
             unsafe { set.run(kernel) };
         },
     );
+    complete(threads, set, locations, batch, packing, finish);
+}
+
+/// What the channel norm needs once all locations are filled.
+pub(super) fn complete(
+    threads: &Threads,
+    set: InstructionSet,
+    locations: usize,
+    batch: usize,
+    packing: Packing,
+    finish: Finish<'_>,
+) {
     match finish {
         Finish::Forward(port) if port.norm == Norm::Channel => {
             finish_channel_forward(threads, set, locations, batch, packing, port);
@@ -104,27 +116,6 @@ struct BlockKernel<'a> {
     fill: Fill<'a>,
     finish: Finish<'a>,
     scratch: &'a mut [f32],
-}
-
-impl BlockKernel<'_> {
-    /// The column vectors of this block that hold at least one channel.
-    #[inline(always)]
-    fn column<V: Lanes>(&self, vector: usize, packing: Packing) -> Option<Column> {
-        let channel = self.block * packing.block + vector * V::LEN;
-        (channel < packing.columns && (vector + 1) * V::LEN <= packing.block).then(|| Column {
-            scratch: self
-                .scratch
-                .as_ptr()
-                .wrapping_add(vector * V::LEN)
-                .cast_mut(),
-            stride: packing.block,
-            batch: self.batch,
-            channel,
-            count: V::LEN.min(packing.columns - channel),
-            channels: packing.columns,
-            location: self.location,
-        })
-    }
 }
 
 impl Kernel for BlockKernel<'_> {
@@ -163,23 +154,54 @@ impl Kernel for BlockKernel<'_> {
                     }
                 }
             }
-            for vector in 0..2 {
-                let Some(column) = self.column::<V>(vector, packing) else {
-                    break;
-                };
-                match self.finish {
-                    Finish::Store { scale, out } => panel::store_scaled::<V>(scale, out, column),
-                    Finish::Forward(port) => panel::forward::<V>(port, column),
-                    Finish::Feedback {
-                        slopes,
-                        path,
-                        local,
-                    } => {
-                        panel::signal_to_psi::<V>(slopes, path.z, column);
-                        panel::land::<V>(slopes.norm, path, column);
-                        if let Some(local) = local {
-                            panel::land::<V>(slopes.norm, local, column);
-                        }
+            let place = (self.location, self.block);
+            let scratch = self.scratch.as_ptr().cast_mut();
+            finish_block::<V>(self.finish, packing, place, self.batch, scratch);
+        }
+    }
+}
+
+/// Finishes the column block `block` of the panel at `location`, which stands in `scratch`, `[batch, block columns]`.
+///
+/// # Safety
+/// The instruction set of `V`; a filled block in `scratch`; arrays behind `finish` of the layer's shape, of which no
+/// other thread touches this block.
+#[inline(always)]
+pub(super) unsafe fn finish_block<V: Lanes>(
+    finish: Finish<'_>,
+    packing: Packing,
+    (location, block): (usize, usize),
+    batch: usize,
+    scratch: *mut f32,
+) {
+    for vector in 0..packing.block / V::LEN {
+        let channel = block * packing.block + vector * V::LEN;
+        if channel >= packing.columns {
+            break;
+        }
+        let column = Column {
+            scratch: scratch.wrapping_add(vector * V::LEN),
+            stride: packing.block,
+            batch,
+            channel,
+            count: V::LEN.min(packing.columns - channel),
+            channels: packing.columns,
+            location,
+        };
+        // SAFETY: handed on from the caller; the column lies inside the block.
+        unsafe {
+            match finish {
+                Finish::Store { scale, out } => panel::store_scaled::<V>(scale, out, column),
+                Finish::Forward(port) => panel::forward::<V>(port, column),
+                Finish::Feedback {
+                    slopes,
+                    path,
+                    local,
+                } => {
+                    panel::signal_to_psi::<V>(slopes, path.z, column);
+                    panel::land::<V>(slopes.norm, path, column);
+                    if let Some(local) = local {
+                        panel::land::<V>(slopes.norm, local, column);
                     }
                 }
             }

@@ -9,11 +9,11 @@ use super::tile::{OuterProduct, add_outer_product};
 use crate::Layer;
 
 /// Partial sums are kept below this many values in all (32 MiB) …
-const PARTIAL_VALUES: usize = 8 << 20;
+pub(super) const PARTIAL_VALUES: usize = 8 << 20;
 /// … and locations are cut into at most this many chunks, each with a partial sum of its own.
-const CHUNKS: usize = 16;
+pub(super) const CHUNKS: usize = 16;
 /// Inputs of one task: a task's partial sum should stay in the second-level cache.
-const INPUTS_PER_TASK: usize = 64;
+pub(super) const INPUTS_PER_TASK: usize = 64;
 
 /// How a layer's gradient is cut into tasks. It depends on the layer's shape alone, so the order of additions
 /// and with it every bit of the result is the same for any number of threads.

@@ -141,8 +141,10 @@ pub enum Optimizer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// 32-bit floats, the fast kernels.
+    /// 32-bit floats, the fastest kernels: wide convolutions of stride 1 in tiles.
     F32,
+    /// 32-bit floats, every sum as it is written: products in the order of taps and channels.
+    F32Strict,
     /// 64-bit floats, the naive reference: for checking, not for long runs.
     F64,
 }

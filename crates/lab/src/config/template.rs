@@ -159,7 +159,7 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
     );
     add(
         "precision = \"f32\"".into(),
-        "f32; f64: the slow reference kernels",
+        "f32; f32-strict: every sum in its plain order; f64: the slow reference kernels",
     );
     add(
         format!("log_steps = {}", run.log_steps),

@@ -169,7 +169,7 @@ fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
     };
     let values = shared + specs.iter().map(own).sum::<usize>();
     let width = match plan.config.run.precision {
-        Precision::F32 => 4,
+        Precision::F32 | Precision::F32Strict => 4,
         Precision::F64 => 8,
     };
     (values * width) as f64
@@ -198,6 +198,7 @@ fn set_bytes(data: &SetData) -> f64 {
 pub(crate) fn measured_speed(plan: &Plan, threads: usize) -> Result<f64, Failure> {
     match plan.config.run.precision {
         Precision::F32 => measure_on(&CpuBackend::new(threads)?, plan),
+        Precision::F32Strict => measure_on(&CpuBackend::new(threads)?.strict(), plan),
         Precision::F64 => measure_on(&Reference, plan),
     }
 }

@@ -1,0 +1,91 @@
+//! 3×3 convolutions of stride 1 with a quarter of the multiplications: Winograd's F(4×4, 3×3).
+//!
+//! A tile of 4×4 destinations sees 6×6 sources. Both are transformed by small matrices, after which the convolution
+//! is 36 products of `[batch, input]` by `[input, output]` a tile instead of 144 (Lavin & Gray 2016, arXiv
+//! 1509.09308): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`. In location-major panels the transforms are sums of whole panels,
+//! lane by lane; norm and activation follow while the tile is in cache. The weight gradient is the adjoint,
+//! `∂g = Gᵀ [Σ (Bᵀ d B) ⊙ (A δ Aᵀ)] G`. Rounding is a few times that of a plain sum, see `docs/performance.md`.
+
+mod gather;
+mod gradient;
+mod transform;
+mod weights;
+
+use crate::{Layer, Link};
+
+pub(super) use gather::gather;
+pub(super) use gradient::gradient;
+pub(super) use weights::pack;
+
+/// Products of a tile: one for each of the 6×6 transformed places.
+const POINTS: usize = 36;
+
+/// Rows and columns of a tile's destinations.
+const TILE: usize = 4;
+
+/// Channels, on both sides, from which on the transforms cost less than the products that they save.
+const FEWEST_CHANNELS: usize = 32;
+
+/// Place p of the transformed panels through matrix p.
+const LINKS: [Link; POINTS] = {
+    let mut links = [Link {
+        tap: 0,
+        location: 0,
+    }; POINTS];
+    let mut point = 0;
+    while point < POINTS {
+        links[point] = Link {
+            tap: point as u32,
+            location: point as u32,
+        };
+        point += 1;
+    }
+    links
+};
+
+/// The tiles of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tiles {
+    height: usize,
+    width: usize,
+}
+
+impl Tiles {
+    /// The tiles of a layer that gains by them; the layer's shape alone decides.
+    pub(super) fn of(layer: &Layer) -> Option<Self> {
+        let (height, width) = layer.wiring.same_grid()?;
+        let tiles = Self { height, width };
+        let wide = layer.inputs.min(layer.outputs) >= FEWEST_CHANNELS;
+        // Tiles at the border may lie outside in part: only where they save half the products.
+        let saves = 2 * POINTS * tiles.count() <= layer.wiring.forward().len();
+        (wide && saves).then_some(tiles)
+    }
+
+    /// How many there are.
+    fn count(self) -> usize {
+        self.height.div_ceil(TILE) * self.width.div_ceil(TILE)
+    }
+
+    /// The location `rows` below and `columns` right of a tile's first destination; none outside the grid.
+    #[inline(always)]
+    fn location(self, tile: usize, rows: isize, columns: isize) -> Option<usize> {
+        let across = self.width.div_ceil(TILE);
+        let row = (tile / across * TILE).checked_add_signed(rows)?;
+        let column = (tile % across * TILE).checked_add_signed(columns)?;
+        (row < self.height && column < self.width).then_some(row * self.width + column)
+    }
+
+    /// Where a tile's 6×6 sources begin in an array of panels of `len` values; null outside the grid.
+    #[inline(always)]
+    fn sources(self, tile: usize, panels: *const f32, len: usize) -> [[*const f32; 6]; 6] {
+        let mut all = [[std::ptr::null(); 6]; 6];
+        for (i, row) in all.iter_mut().enumerate() {
+            for (j, source) in row.iter_mut().enumerate() {
+                if let Some(at) = self.location(tile, i as isize - 1, j as isize - 1) {
+                    *source = panels.wrapping_add(at * len);
+                }
+            }
+        }
+        all
+    }
+}
