@@ -65,6 +65,8 @@ pub(super) struct WrittenRun {
     pub eval_every: Option<usize>,
     pub gradient_angle: Option<bool>,
     pub layer_drift: Option<bool>,
+    pub alignment: Option<bool>,
+    pub alignment_every: Option<usize>,
     pub checkpoint_every: Option<usize>,
     pub checkpoint_minutes: Option<f64>,
 }
@@ -164,6 +166,7 @@ impl Written {
             Kind::Recurrent => (None, network.depth),
         };
         let rule = train.rule.unwrap_or_else(|| "align-ada".into());
+        let alignment = run.alignment.unwrap_or(false);
         Config {
             data: Data {
                 name,
@@ -208,6 +211,9 @@ impl Written {
                 eval_every: run.eval_every.unwrap_or(1),
                 gradient_angle: run.gradient_angle.unwrap_or(false),
                 layer_drift: run.layer_drift.unwrap_or(false),
+                alignment,
+                // Without scores it changes nothing: a config may hold it for both.
+                alignment_every: run.alignment_every.filter(|_| alignment).unwrap_or(0),
                 checkpoint_every: run.checkpoint_every.unwrap_or(0),
                 checkpoint_minutes: run.checkpoint_minutes.unwrap_or(5.0),
             },

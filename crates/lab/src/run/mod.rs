@@ -7,6 +7,7 @@
 //! | `metrics.jsonl` | one JSON object a line: steps (with `log_steps`), epochs, the end |
 //! | `checkpoint.safetensors` | while the trial is unfinished: where it can be taken up again |
 //! | `result.json` | how the trial ended; written last |
+//! | `alignment.csv`, `companion.safetensors` | with `alignment`: scores of every layer, and W* at the end |
 //! | `initial.safetensors`, `final.safetensors` | weights, biases, feedback weights, and the step in the metadata |
 
 mod checkpoint;

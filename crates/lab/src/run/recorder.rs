@@ -9,7 +9,6 @@ use crate::config::Plan;
 use crate::progress::{Progress, Update};
 use sansprop::checkpoint::Position;
 use sansprop::cohort::{Cohort, Status};
-use sansprop::rule::Rule;
 use sansprop::train::{Event, Observer, Score};
 use sansprop_kernels::Backend;
 use std::ops::ControlFlow;
@@ -71,7 +70,6 @@ impl TrialResult {
 
 /// One trial's files and what is known of it so far.
 pub struct TrialRecord {
-    rule: Rule,
     folder: RunFolder,
     lock: Option<Arc<Lock>>,
     metrics: MetricsFile,
@@ -85,7 +83,6 @@ impl TrialRecord {
     /// # Errors
     /// The file cannot be made.
     pub fn new(
-        rule: Rule,
         folder: RunFolder,
         lock: Option<Arc<Lock>>,
         checkpoint: Option<&Checkpoint>,
@@ -106,7 +103,6 @@ impl TrialRecord {
             steps: 0,
         };
         Ok(Self {
-            rule,
             folder,
             lock,
             metrics,
@@ -225,10 +221,7 @@ impl Recorder {
                 self.clock.skip();
             }
             Event::Loaded => self.clock.lap(|_| true),
-            Event::InitialPass => {
-                let trials = &self.trials;
-                self.clock.lap(|t| trials[t].rule.needs_initial_pass());
-            }
+            Event::InitialPass => self.clock.lap(|t| cohort.needs_shared_pass(t)),
             Event::Step {
                 trial,
                 epoch,

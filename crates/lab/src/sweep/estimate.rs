@@ -126,14 +126,29 @@ fn passes(rule: &Rule) -> f64 {
     }
 }
 
+/// Whether a trial's companion looks at the initial network that align rules share, not at one of its own.
+fn shares_initial(spec: &TrialSpec) -> bool {
+    FeedbackDraw::of(&spec.rule) == FeedbackDraw::None
+}
+
+/// A companion's feedback and weight gradient, and its initial pass where it shares none.
+fn companion_passes(spec: &TrialSpec) -> f64 {
+    if shares_initial(spec) { 2.0 } else { 3.0 }
+}
+
 fn flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
     let sample = 2.0 * multiply_adds(plan);
     let config = &plan.config;
     let trained = (plan.total_steps() * config.train.batch as u64) as f64;
     let evaluations = config.train.epochs.div_ceil(config.run.eval_every);
     let evaluated = (evaluations * plan.split()?.evaluation.samples.len()) as f64;
-    let initial = specs.iter().any(|s| s.rule.needs_initial_pass());
-    let passes: f64 = specs.iter().map(|s| passes(&s.rule)).sum();
+    let alignment = config.run.alignment;
+    let needs = |s: &TrialSpec| s.rule.needs_initial_pass() || (alignment && shares_initial(s));
+    let initial = specs.iter().any(needs);
+    let mut passes: f64 = specs.iter().map(|s| passes(&s.rule)).sum();
+    if alignment {
+        passes += specs.iter().map(companion_passes).sum::<f64>();
+    }
     let shared = f64::from(u8::from(initial));
     Ok(sample * (trained * (passes + shared) + evaluated * specs.len() as f64))
 }
@@ -149,7 +164,7 @@ fn multiply_adds(plan: &Plan) -> f64 {
     }
 }
 
-/// Weights and moments of every trial, and what they share: passes, scratch, gradient, W⁽⁰⁾.
+/// Weights and moments of every trial and companion, and what they share: passes, scratch, gradient, W⁽⁰⁾.
 fn bytes(plan: &Plan, specs: &[TrialSpec]) -> f64 {
     let batch = plan.config.train.batch;
     let (pass, scratch) = match &plan.model {
@@ -171,7 +186,9 @@ fn bytes(plan: &Plan, specs: &[TrialSpec]) -> f64 {
         }
     };
     let parameters = plan.model.parameters();
-    let needs = |f: fn(&Rule) -> bool| usize::from(specs.iter().any(|s| f(&s.rule)));
+    let alignment = plan.config.run.alignment;
+    let looks = |s: &TrialSpec| alignment && shares_initial(s);
+    let needs = |f: fn(&Rule) -> bool| usize::from(specs.iter().any(|s| f(&s.rule) || looks(s)));
     let shared = pass * (1 + needs(Rule::needs_initial_pass))
         + scratch
         + parameters * (1 + needs(Rule::needs_initial_weights));
@@ -181,7 +198,12 @@ fn bytes(plan: &Plan, specs: &[TrialSpec]) -> f64 {
             Optimizer::Adam { .. } => 2,
         };
         let feedback = usize::from(FeedbackDraw::of(&spec.rule) != FeedbackDraw::None);
-        parameters * (1 + moments + feedback)
+        let companion = match (alignment, shares_initial(spec)) {
+            (false, _) => 0,
+            (true, true) => parameters * (1 + moments),
+            (true, false) => parameters * (2 + moments) + pass,
+        };
+        parameters * (1 + moments + feedback) + companion
     };
     let values = shared + specs.iter().map(own).sum::<usize>();
     let width = match plan.config.run.precision {
