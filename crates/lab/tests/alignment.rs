@@ -223,12 +223,13 @@ fn pseudo_random(state: &mut u64, most: u64) -> Duration {
 #[test]
 fn a_killed_sweep_ends_with_the_scores_of_an_undisturbed_one() {
     let sweep = SWEEP
-        .replace("epochs = 5", "epochs = 60\noptimizer = \"adam\"")
+        .replace("epochs = 5", "epochs = 50\noptimizer = \"adam\"")
         .replace("lr = [1, 5]", "lr = [0.01, 0.003]")
         .replace(
             "[run]",
-            "[run]\ncheckpoint_every = 3\ncheckpoint_minutes = 0.0003",
-        );
+            "[run]\ncheckpoint_every = 7\ncheckpoint_minutes = 0.01",
+        )
+        .replace("alignment_every = 2", "alignment_every = 1");
     let folder = folder_with(&[("s.toml", &sweep)]);
     let here = folder.path();
     expect(here, &["sweep", "s.toml", "--out", "oracle"], 0);
@@ -244,7 +245,7 @@ fn a_killed_sweep_ends_with_the_scores_of_an_undisturbed_one() {
     let (killed, oracle) = (here.join("killed"), here.join("oracle"));
     assert_eq!(trials(&killed), trials(&oracle));
     for trial in trials(&oracle) {
-        assert_eq!(rows(&oracle.join(&trial)).len(), 3 * 30);
+        assert_eq!(rows(&oracle.join(&trial)).len(), 3 * 50);
         same(&killed.join(&trial), &oracle.join(&trial));
     }
 }
@@ -271,6 +272,13 @@ fn a_killed_align_is_resumed() {
         kills += usize::from(here.join("parts/checkpoint.safetensors").exists());
     }
     assert!(kills >= 3, "only {kills} kills hit a run with a checkpoint");
+    // Ctrl-C: a checkpoint, and no score where it stopped.
+    let mut child = sansprop(here, &resumed).spawn().expect("the binary starts");
+    std::thread::sleep(Duration::from_millis(50));
+    let mut interrupt = Command::new("kill");
+    interrupt.args(["-INT", &child.id().to_string()]);
+    assert!(interrupt.status().is_ok_and(|status| status.success()));
+    child.wait().expect("the process ends");
     let text = expect(here, &resumed, 0);
     same(&here.join("parts"), &here.join("whole"));
     let probes = |run: &str| read(here.join(run).join("alignment_probes.csv"));
