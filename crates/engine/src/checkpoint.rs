@@ -5,7 +5,10 @@
 //! drawn again by [`Cohort::new`].
 
 use crate::cohort::{Cohort, Report, Trial};
+use crate::companion::Companion;
 use crate::learn::FeedbackState;
+use crate::optim::OptimizerState;
+use crate::pass::Weights;
 use crate::train::Score;
 use sansprop_kernels::Backend;
 use thiserror::Error;
@@ -60,10 +63,11 @@ impl Position {
     }
 }
 
-/// Everything that learning has changed in one trial.
+/// Everything that learning has changed in one trial and its companion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrialState {
-    /// Weights, biases, feedback weights and the optimiser's moments, by name.
+    /// Weights, biases, feedback weights and the optimiser's moments, by name; those of a companion begin with
+    /// `companion.`.
     pub tensors: Vec<(String, Vec<f64>)>,
     /// Updates done.
     pub steps: u64,
@@ -87,37 +91,49 @@ pub enum StateError {
     },
 }
 
-/// The buffers that learning changes, with their names.
-fn buffers<B: Backend>(trial: &Trial<B>) -> Vec<(String, &B::Buffer)> {
-    let weights = &trial.weights;
-    let named = |kind: &'static str| move |(l, buffer)| (format!("layers.{l}.{kind}"), buffer);
-    let mut all: Vec<_> = weights
+/// Weights and biases with their names.
+fn named_weights<'a, B: Backend>(
+    prefix: &'static str,
+    weights: &'a Weights<B>,
+) -> impl Iterator<Item = (String, &'a B::Buffer)> {
+    let named = move |kind: &'static str| {
+        move |(l, buffer): (usize, &'a B::Buffer)| (format!("{prefix}layers.{l}.{kind}"), buffer)
+    };
+    let biases = weights.bias.iter().enumerate().map(named("bias"));
+    weights
         .weight
         .iter()
         .enumerate()
         .map(named("weight"))
-        .collect();
-    all.extend(weights.bias.iter().enumerate().map(named("bias")));
+        .chain(biases)
+}
+
+/// An optimiser's moments with their names.
+fn named_moments<'a, B: Backend>(
+    prefix: &'static str,
+    optimizer: &'a OptimizerState<B>,
+) -> impl Iterator<Item = (String, &'a B::Buffer)> {
+    let moments = optimizer.moments().iter().enumerate();
+    moments.flat_map(move |(i, (first, second))| {
+        [
+            (format!("{prefix}optimizer.{i}.first"), first),
+            (format!("{prefix}optimizer.{i}.second"), second),
+        ]
+    })
+}
+
+/// The buffers that learning changes in a trial, with their names.
+fn buffers<B: Backend>(trial: &Trial<B>) -> Vec<(String, &B::Buffer)> {
     let feedback: Vec<&B::Buffer> = match &trial.feedback {
         FeedbackState::None => Vec::new(),
         FeedbackState::Random(feedback) => feedback.iter().collect(),
         FeedbackState::Direct(feedback) => feedback.iter().map(|(_, buffer)| buffer).collect(),
     };
-    let name = |l| format!("feedback.{l}.weight");
-    all.extend(
-        feedback
-            .into_iter()
-            .enumerate()
-            .map(|(l, buffer)| (name(l), buffer)),
-    );
-    let moments = trial.optimizer.moments().iter().enumerate();
-    all.extend(moments.flat_map(|(i, (first, second))| {
-        [
-            (format!("optimizer.{i}.first"), first),
-            (format!("optimizer.{i}.second"), second),
-        ]
-    }));
-    all
+    let name = |(l, buffer)| (format!("feedback.{l}.weight"), buffer);
+    named_weights("", &trial.weights)
+        .chain(feedback.into_iter().enumerate().map(name))
+        .chain(named_moments("", &trial.optimizer))
+        .collect()
 }
 
 /// The same buffers in the same order, to be written.
@@ -129,32 +145,66 @@ fn buffers_mut<B: Backend>(trial: &mut Trial<B>) -> Vec<&mut B::Buffer> {
         FeedbackState::Random(feedback) => all.extend(feedback),
         FeedbackState::Direct(feedback) => all.extend(feedback.iter_mut().map(|(_, b)| b)),
     }
-    let moments = trial.optimizer.moments_mut().iter_mut();
-    all.extend(moments.flat_map(|(first, second)| [first, second]));
+    all.extend(moments_mut(&mut trial.optimizer));
     all
 }
 
+fn moments_mut<B: Backend>(
+    optimizer: &mut OptimizerState<B>,
+) -> impl Iterator<Item = &mut B::Buffer> {
+    let moments = optimizer.moments_mut().iter_mut();
+    moments.flat_map(|(first, second)| [first, second])
+}
+
+const COMPANION: &str = "companion.";
+
+/// The buffers that learning changes in a companion, with their names.
+fn companion_buffers<B: Backend>(
+    companion: &Companion<B>,
+) -> impl Iterator<Item = (String, &B::Buffer)> {
+    named_weights(COMPANION, &companion.weights)
+        .chain(named_moments(COMPANION, &companion.optimizer))
+}
+
+/// The same buffers in the same order, to be written.
+fn companion_buffers_mut<B: Backend>(
+    companion: &mut Companion<B>,
+) -> impl Iterator<Item = &mut B::Buffer> {
+    let weights = &mut companion.weights;
+    let weights = weights.weight.iter_mut().chain(&mut weights.bias);
+    weights.chain(moments_mut(&mut companion.optimizer))
+}
+
 impl<B: Backend> Cohort<'_, B> {
+    /// The buffers that learning changes in a trial and in its companion, if it has one.
+    fn changing(&self, trial: usize) -> Vec<(String, &B::Buffer)> {
+        let mut all = buffers(&self.trials()[trial]);
+        let companion = self.companions.iter().find(|c| c.of == trial);
+        all.extend(companion.into_iter().flat_map(companion_buffers));
+        all
+    }
+
     /// What learning has made of one trial so far.
     pub fn state(&self, trial: usize) -> TrialState {
-        let trial = &self.trials()[trial];
+        let backend = self.backend();
         TrialState {
-            tensors: buffers(trial)
+            tensors: self
+                .changing(trial)
                 .into_iter()
-                .map(|(name, buffer)| (name, self.backend().read(buffer)))
+                .map(|(name, buffer)| (name, backend.read(buffer)))
                 .collect(),
-            steps: trial.steps(),
+            steps: self.trials()[trial].steps(),
         }
     }
 
-    /// Makes one trial what it was when `state` was taken.
+    /// Makes one trial what it was when `state` was taken. A trial that has a companion needs a state with one.
     ///
     /// # Errors
     /// Arrays are missing or of another length; the trial is then as it was.
     pub fn restore(&mut self, trial: usize, state: &TrialState) -> Result<(), StateError> {
         let backend = self.backend();
         let mut found = Vec::new();
-        for (name, buffer) in buffers(&self.trials()[trial]) {
+        for (name, buffer) in self.changing(trial) {
             let Some((_, values)) = state.tensors.iter().find(|(n, _)| *n == name) else {
                 return Err(StateError::Missing(name));
             };
@@ -168,11 +218,18 @@ impl<B: Backend> Cohort<'_, B> {
             }
             found.push(values);
         }
-        let trial = self.trial_mut(trial);
-        for (buffer, values) in buffers_mut(trial).into_iter().zip(found) {
+        let mut found = found.into_iter();
+        let own = self.trial_mut(trial);
+        for (buffer, values) in buffers_mut(own).into_iter().zip(found.by_ref()) {
             backend.write(values, buffer);
         }
-        trial.set_steps(state.steps);
+        own.set_steps(state.steps);
+        if let Some(companion) = self.companions.iter_mut().find(|c| c.of == trial) {
+            for (buffer, values) in companion_buffers_mut(companion).zip(found) {
+                backend.write(values, buffer);
+            }
+            companion.optimizer.set_steps(state.steps);
+        }
         Ok(())
     }
 }

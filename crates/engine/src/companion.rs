@@ -19,8 +19,8 @@ use sansprop_kernels::{Backend, Norm};
 /// A second set of weights that trains beside a trial.
 pub(crate) struct Companion<B: Backend> {
     pub(crate) of: usize,
-    weights: Weights<B>,
-    optimizer: OptimizerState<B>,
+    pub(crate) weights: Weights<B>,
+    pub(crate) optimizer: OptimizerState<B>,
     /// W⁽⁰⁾ and its pass where the trial does not start from the draw that all align rules share.
     start: Option<Start<B>>,
 }
@@ -50,7 +50,8 @@ fn align_zero() -> Rule {
 const FEED_FORWARD: &str = "companions are for feed-forward networks";
 
 impl<B: Backend> Cohort<'_, B> {
-    /// Gives a trial a companion W*, with an optimiser like the trial's own. To be called before training.
+    /// Gives a trial a companion W*, with an optimiser like the trial's own. To be called before training, and
+    /// before a state is [restored](Self::restore).
     ///
     /// # Panics
     /// If the network is recurrent, or the trial has already learned.

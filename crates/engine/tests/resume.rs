@@ -64,8 +64,12 @@ fn schedule() -> Schedule {
     }
 }
 
-fn cohort<'a, B: Backend>(backend: &'a B, specs: &[TrialSpec]) -> Cohort<'a, B> {
-    Cohort::new(backend, network(), 7, 6, 0.1, specs)
+fn cohort<'a, B: Backend>(backend: &'a B, specs: &[TrialSpec], companions: bool) -> Cohort<'a, B> {
+    let mut cohort = Cohort::new(backend, network(), 7, 6, 0.1, specs);
+    if companions {
+        (0..specs.len()).for_each(|trial| cohort.add_companion(trial));
+    }
+    cohort
 }
 
 /// All events, and at each position the trials' states and the number of events before.
@@ -87,12 +91,12 @@ impl<B: Backend> Observer<B> for Diary {
     }
 }
 
-fn resumed_everywhere<B: Backend>(backend: &B) {
+fn resumed_everywhere<B: Backend>(backend: &B, companions: bool) {
     let images = images();
     let split =
         Split::held_out(sansprop::protocol::Samples::Images(&images), 8, None).expect("a split");
     let specs = specs();
-    let mut whole = cohort(backend, &specs);
+    let mut whole = cohort(backend, &specs, companions);
     let mut oracle = Diary::default();
     let start = Position::start(specs.len());
     train_from(&mut whole, &split, &schedule(), start, &mut oracle);
@@ -111,7 +115,7 @@ fn resumed_everywhere<B: Backend>(backend: &B) {
             .collect();
         let left: Vec<usize> = (0..specs.len()).filter(|t| !ended.contains(t)).collect();
         let chosen: Vec<TrialSpec> = left.iter().map(|&t| specs[t]).collect();
-        let mut again = cohort(backend, &chosen);
+        let mut again = cohort(backend, &chosen, companions);
         for (i, &t) in left.iter().enumerate() {
             again.restore(i, &states[t]).expect("a state of this trial");
         }
@@ -149,14 +153,42 @@ fn resumed_everywhere<B: Backend>(backend: &B) {
 
 #[test]
 fn resumed_anywhere_is_bitwise_the_same() {
-    resumed_everywhere(&Reference);
-    resumed_everywhere(&CpuBackend::new(1).expect("a backend"));
+    resumed_everywhere(&Reference, false);
+    resumed_everywhere(&CpuBackend::new(1).expect("a backend"), false);
+}
+
+/// States then hold the companions' weights and moments, so that equal states are equal companions.
+#[test]
+fn so_are_companions() {
+    resumed_everywhere(&Reference, true);
+    resumed_everywhere(&CpuBackend::new(1).expect("a backend"), true);
+}
+
+/// Oracle: the names that files give, and the trial's own state.
+#[test]
+fn a_companion_is_part_of_its_trials_state_only() {
+    let specs = specs();
+    let mut with = cohort(&Reference, &specs[..2], false);
+    with.add_companion(1);
+    let without = cohort(&Reference, &specs[..2], false);
+    assert_eq!(with.state(0), without.state(0));
+    let (own, state) = (without.state(1), with.state(1));
+    let (first, rest) = state.tensors.split_at(own.tensors.len());
+    assert_eq!(first, own.tensors);
+    assert!(rest.iter().all(|(name, _)| name.starts_with("companion.")));
+    let weight = rest.iter().find(|(n, _)| n == "companion.layers.1.weight");
+    assert!(weight.is_some_and(|(_, values)| values.len() == 81));
+    let moment = |(n, _): &&(String, Vec<f64>)| n == "companion.optimizer.0.second";
+    assert!(rest.iter().any(|tensor| moment(&tensor)));
+    let refused = with.restore(1, &own);
+    let missing = StateError::Missing("companion.layers.0.weight".into());
+    assert_eq!(refused, Err(missing));
 }
 
 #[test]
 fn a_state_of_another_trial_is_refused() {
     let specs = specs();
-    let mut cohort = cohort(&Reference, &specs);
+    let mut cohort = cohort(&Reference, &specs, false);
     let mut state = cohort.state(1);
     let untouched = cohort.state(1);
     state.tensors[0].1.pop();

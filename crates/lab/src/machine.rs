@@ -1,5 +1,6 @@
 //! From a config's `[run]` section to a backend, and a cohort trained on it with all its files.
 
+use crate::align::{Aligned, Options, Scores};
 use crate::cli::Failure;
 use crate::config::{Config, Plan, Precision};
 use crate::progress::{Line, Progress, Screen};
@@ -64,7 +65,7 @@ impl Machine {
     }
 
     /// Writes each trial's config and environment into its folder.
-    pub(crate) fn describe_runs(&self, plan: &Plan, trials: &[Contestant]) -> Result<(), Failure> {
+    fn describe_runs(&self, plan: &Plan, trials: &[Contestant]) -> Result<(), Failure> {
         let environment = self.environment(plan);
         for trial in trials {
             trial.folder.describe(&trial.config, &environment)?;
@@ -80,10 +81,23 @@ impl Machine {
         screen: &Screen,
         stop: &Arc<AtomicBool>,
     ) -> Result<Vec<TrialResult>, Failure> {
+        let trained = self.train_scored(plan, trials, Options::default(), screen, stop)?;
+        Ok(trained.into_iter().map(|(result, _)| result).collect())
+    }
+
+    /// As [`train`](Self::train), with the alignment scores that were taken: none unless the config asks for them.
+    pub(crate) fn train_scored(
+        &self,
+        plan: &Plan,
+        trials: &[Contestant],
+        options: Options,
+        screen: &Screen,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Vec<(TrialResult, Scores)>, Failure> {
         self.describe_runs(plan, trials)?;
         match self {
-            Self::Cpu(backend) => train_on(backend, plan, trials, screen, stop),
-            Self::Reference(backend) => train_on(backend, plan, trials, screen, stop),
+            Self::Cpu(backend) => train_on(backend, plan, trials, options, screen, stop),
+            Self::Reference(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
 }
@@ -112,20 +126,24 @@ fn train_on<B: Backend>(
     backend: &B,
     plan: &Plan,
     trials: &[Contestant],
+    options: Options,
     screen: &Screen,
     stop: &Arc<AtomicBool>,
-) -> Result<Vec<TrialResult>, Failure> {
-    let (mut cohort, mut recorder) = open(backend, plan, trials, screen, stop)?;
-    cohort.spread();
+) -> Result<Vec<(TrialResult, Scores)>, Failure> {
+    let scored = plan.config.run.alignment;
+    let companions = scored && !options.integrated;
+    let (mut cohort, mut recorder) = open(backend, plan, trials, companions, screen, stop)?;
     let (split, schedule) = (plan.split()?, plan.schedule());
-    train_from(
-        &mut cohort,
-        &split,
-        &schedule,
-        position(trials),
-        &mut recorder,
-    );
-    Ok(recorder.finish()?)
+    let start = position(trials);
+    if scored {
+        let mut aligned = Aligned::new(recorder, plan, trials, options)?;
+        train_from(&mut cohort, &split, &schedule, start, &mut aligned);
+        return aligned.finish(&mut cohort, &split);
+    }
+    cohort.spread();
+    train_from(&mut cohort, &split, &schedule, start, &mut recorder);
+    let results = recorder.finish()?.into_iter();
+    Ok(results.map(|result| (result, Scores::default())).collect())
 }
 
 /// Where the trials were left.
@@ -134,11 +152,13 @@ fn position(trials: &[Contestant]) -> Position {
     Checkpoint::position(&checkpoints)
 }
 
-/// A cohort at its initial weights, which are saved, or where its trials were left, and the recorder of its trials.
-pub(crate) fn open<'b, B: Backend>(
+/// A cohort at its initial weights, which are saved, or where its trials were left, with companions if these are
+/// asked for, and the recorder of its trials.
+fn open<'b, B: Backend>(
     backend: &'b B,
     plan: &Plan,
     trials: &[Contestant],
+    companions: bool,
     screen: &Screen,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Cohort<'b, B>, Recorder), Failure> {
@@ -164,6 +184,9 @@ pub(crate) fn open<'b, B: Backend>(
     let mut records = Vec::new();
     for (i, trial) in trials.iter().enumerate() {
         let (folder, checkpoint) = (&trial.folder, trial.checkpoint.as_ref());
+        if companions {
+            cohort.add_companion(i);
+        }
         folder.save_initial(&cohort.tensors(i), checkpoint.is_some())?;
         if let Some(checkpoint) = checkpoint {
             let restored = cohort.restore(i, &checkpoint.state);

@@ -1,6 +1,7 @@
 //! Scores of weights that the user brings.
 
-use super::{LayerWeights, Options, Scores};
+use super::scores::LayerWeights;
+use super::{Options, Scores};
 use crate::cli::Failure;
 use crate::data::{Tensor, load_weights};
 use crate::machine::Machine;

@@ -1,15 +1,16 @@
 //! `sansprop align`.
 
-use crate::align::{Files, Options, Scores, config_beside, score_files, train_aligned};
+use crate::align::{Files, Options, ProbeRow, Scores, config_beside, score_files};
 use crate::cli::{Failure, print};
 use crate::command::compare::{foot, head, rows_table};
-use crate::command::train::{LayerOptions, outcome};
-use crate::config::{Config, Plan, load, load_over};
-use crate::machine::{Contestant, Machine, run_folder, stop_on_interrupt};
-use crate::run::RunFolder;
+use crate::command::train::{Beginning, LayerOptions, outcome};
+use crate::config::{Plan, load, load_over};
+use crate::machine::{Machine, stop_on_interrupt};
+use crate::progress::Screen;
 use crate::table::table;
 use clap::Args;
 use sansprop::rule::Rule;
+use sansprop_kernels::Norm;
 use std::path::{Path, PathBuf};
 
 /// Score how well weight changes align with error-weighted input correlations.
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   sansprop align my.toml                              train `normal` (or the config's rule) and score the end
   sansprop align my.toml --every 1 --out runs/fig8
+  sansprop align my.toml --resume                     go on where a stopped or killed run was
   sansprop align my.toml --probes 100 --probe-batch 100
   sansprop align --from initial.safetensors --to final.safetensors --reference companion.safetensors
   sansprop align --from a.npz --to b.npz --reference c.npz --network my.toml
@@ -24,7 +26,9 @@ use std::path::{Path, PathBuf};
 The score is exact: S = ||D D*'||^2 / (||D D'|| ||D* D*'||) of the layers' linear maps, D the change of the
 weights and D* that of a companion that receives align-zero's update under the same errors. The run folder
 receives alignment.csv (epoch,step,layer,score,score_permuted; layers from 1, step = updates done) and
-companion.safetensors; with probes also alignment_probes.csv. Exit code as for train.")]
+companion.safetensors; with probes also alignment_probes.csv. Exit code as for train.
+
+`train`, `compare` and `sweep` score their trials as well where the config has run.alignment = true.")]
 pub(crate) struct Arguments {
     /// The config file of the run to train; `sansprop config` prints one.
     #[arg(required_unless_present = "from", conflicts_with = "from")]
@@ -35,10 +39,9 @@ pub(crate) struct Arguments {
     /// The run folder itself; default: a folder named after the config, below `run.out`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Replace a run that the folder holds.
-    #[arg(long)]
-    force: bool,
-    /// Score after every so many epochs, and at the end; default: at the end only.
+    #[command(flatten)]
+    beginning: Beginning,
+    /// Score after every so many epochs, and at the end (run.alignment_every); default: at the end only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     every: Option<u32>,
     /// Also estimate the score as the paper does, from so many batches of Gaussian inputs (the paper: 100).
@@ -49,7 +52,7 @@ pub(crate) struct Arguments {
     probe_batch: usize,
     /// Build the companion in one pass at the end from integrated errors; no second network during training.
     /// For networks without a norm, trained by SGD.
-    #[arg(long, conflicts_with_all = ["every", "from"])]
+    #[arg(long, conflicts_with_all = ["every", "from", "resume"])]
     integrated: bool,
     /// Score these initial weights (.safetensors or .npz) …
     #[arg(long, value_name = "FILE", requires = "to", requires = "reference")]
@@ -78,7 +81,6 @@ fn positive(text: &str) -> Result<usize, String> {
 impl Arguments {
     fn options(&self) -> Options {
         Options {
-            every: self.every.map(|n| n as usize),
             probes: self.probes,
             probe_batch: self.probe_batch,
             integrated: self.integrated,
@@ -102,32 +104,60 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn of_run(arguments: &Arguments) -> Result<(), Failure> {
     let mut overrides: Vec<String> = arguments.layers.overrides().collect();
+    overrides.extend(arguments.every.map(|n| format!("run.alignment_every={n}")));
     overrides.extend(arguments.overrides.iter().cloned());
+    overrides.push("run.alignment=true".into());
     // The score is defined for backprop; any other rule may be asked for.
     let base = ["train.rule=normal".to_string()];
-    let config: Config = load_over(&base, arguments.config.as_deref(), &overrides)?;
+    let config = load_over(&base, arguments.config.as_deref(), &overrides)?;
     let machine = Machine::new(config.run.precision, config.run.threads)?;
     let plan = Plan::new(config)?;
     let rule = Rule::named(&plan.config.train.rule).expect("the config was checked");
-    let folder = match &arguments.out {
-        Some(path) => RunFolder::create(path, arguments.force)?,
+    let options = arguments.options();
+    if options.integrated {
+        check_integrated(&plan, rule)?;
+    }
+    let config = plan.trial_config(rule);
+    let path = match &arguments.out {
+        Some(path) => path.clone(),
         None => {
             let below = Path::new(&plan.config.run.out).join("alignment");
-            run_folder(&plan, rule, &below, arguments.force)?
+            below.join(config.run_name())
         }
     };
+    let Some(trial) = arguments.beginning.contestant(config, &path)? else {
+        return Ok(());
+    };
     let stop = stop_on_interrupt()?;
-    let trial = Contestant::fresh(plan.trial_config(rule), folder.clone());
-    let (result, scores) = train_aligned(&machine, &plan, trial, arguments.options(), &stop)?;
+    let trained = machine.train_scored(&plan, &[trial], options, &Screen::new(), &stop)?;
+    let (result, scores) = &trained[0];
     print(&format!(
         "{}\n{}\n{}{}; written to {}\n",
         head(&plan),
-        rows_table(std::iter::once((&plan, rule, &result))),
-        scores_table(&scores, true),
+        rows_table(std::iter::once((&plan, rule, result))),
+        scores_table(scores, true),
         foot(&plan, &machine),
-        folder.path().display()
+        path.display()
     ))?;
     outcome(result.status)
+}
+
+/// Integrated errors give W* where steps add up and no norm mixes samples.
+fn check_integrated(plan: &Plan, rule: Rule) -> Result<(), Failure> {
+    let sums = plan.trial(rule).optimizer.name() == "sgd";
+    let mut layers = plan
+        .model
+        .feed_forward()
+        .into_iter()
+        .flat_map(|n| n.hidden());
+    if sums && layers.all(|l| l.norm == Norm::None) {
+        return Ok(());
+    }
+    Err(Failure::Usage(
+        "--integrated is exact only for network.norm = \"none\" and train.optimizer = \"sgd\"; without it the \
+         companion is trained"
+            .into(),
+    ))
 }
 
 fn of_files(arguments: &Arguments, files: &Files<'_>) -> Result<(), Failure> {
@@ -166,7 +196,7 @@ fn scores_table(scores: &Scores, times: bool) -> String {
         names.extend(["probes", "± standard error"]);
     }
     let mut table = table(&names, 0);
-    for (i, row) in scores.rows.iter().enumerate() {
+    for row in &scores.rows {
         let mut cells = Vec::new();
         if times {
             cells.extend([(row.epoch + 1).to_string(), row.step.to_string()]);
@@ -176,7 +206,9 @@ fn scores_table(scores: &Scores, times: bool) -> String {
             format!("{:.5}", row.score),
             format!("{:.5}", row.score_permuted),
         ]);
-        if let Some(probe) = scores.probes.get(i) {
+        // A run that was resumed may have been asked for probes in one part only.
+        let same = |probe: &&ProbeRow| (probe.step, probe.layer) == (row.step, row.layer);
+        if let Some(probe) = scores.probes.iter().find(same) {
             cells.extend([
                 format!("{:.5}", probe.probe_score),
                 format!("{:.5}", probe.probe_standard_error),

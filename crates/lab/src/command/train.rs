@@ -2,7 +2,7 @@
 
 use crate::cli::{Failure, print};
 use crate::command::compare::{foot, head, rows_table};
-use crate::config::{Plan, load};
+use crate::config::{Config, Plan, load};
 use crate::machine::{Contestant, Machine, stop_on_interrupt};
 use crate::progress::Screen;
 use crate::run::{Checkpoint, Outcome, RunFolder};
@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
   sansprop train my.toml --resume               go on where a stopped or killed run was
 
 The run folder receives config.toml, env.json, metrics.jsonl, initial.safetensors, final.safetensors and
-result.json; while it is unfinished also checkpoint.safetensors (run.checkpoint_every, run.checkpoint_minutes);
-with run.tensorboard also an event file for TensorBoard.
+result.json; with run.alignment = true also alignment.csv and companion.safetensors, with run.tensorboard an event
+file for TensorBoard; while it is unfinished also checkpoint.safetensors (run.checkpoint_every, run.checkpoint_minutes).
 Ctrl-C stops after the current step with a checkpoint; a second Ctrl-C stops at once.
 Exit code: 0 completed, 1 failed, diverged or interrupted, 2 wrong usage.")]
 pub(crate) struct Arguments {
@@ -34,14 +34,44 @@ pub(crate) struct Arguments {
     /// The run folder itself; default: a folder named after the config, below `run.out`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    beginning: Beginning,
+    #[command(flatten)]
+    layers: LayerOptions,
+}
+
+/// What is done with a run that the folder holds already.
+#[derive(Args)]
+pub(crate) struct Beginning {
     /// Replace a run that the folder holds.
     #[arg(long, conflicts_with = "resume")]
     force: bool,
     /// Go on with an unfinished run that the folder holds, bit for bit as if it had never stopped.
     #[arg(long)]
     resume: bool,
-    #[command(flatten)]
-    layers: LayerOptions,
+}
+
+impl Beginning {
+    /// The run of `config` in the folder `path`; none, and a line that says so, if it is to go on but has ended.
+    pub(crate) fn contestant(
+        &self,
+        config: Config,
+        path: &Path,
+    ) -> Result<Option<Contestant>, Failure> {
+        if !self.resume {
+            let folder = RunFolder::create(path, self.force)?;
+            return Ok(Some(Contestant::fresh(config, folder)));
+        }
+        let folder = RunFolder::open(path, &config)?;
+        if let Some(outcome) = Outcome::load(&folder)? {
+            print(&format!("{}: {} already\n", path.display(), outcome.status))?;
+            return Ok(None);
+        }
+        Ok(Some(Contestant {
+            checkpoint: Checkpoint::load(&folder)?,
+            ..Contestant::fresh(config, folder)
+        }))
+    }
 }
 
 /// What is reported of each layer, once an epoch, in metrics.jsonl.
@@ -78,18 +108,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(path) => path.clone(),
         None => Path::new(&plan.config.run.out).join(config.run_name()),
     };
-    let contestant = if arguments.resume {
-        let folder = RunFolder::open(&path, &config)?;
-        if let Some(outcome) = Outcome::load(&folder)? {
-            let path = path.display();
-            return print(&format!("{path}: {} already\n", outcome.status));
-        }
-        Contestant {
-            checkpoint: Checkpoint::load(&folder)?,
-            ..Contestant::fresh(config, folder)
-        }
-    } else {
-        Contestant::fresh(config, RunFolder::create(&path, arguments.force)?)
+    let Some(contestant) = arguments.beginning.contestant(config, &path)? else {
+        return Ok(());
     };
     let stop = stop_on_interrupt()?;
     let results = machine.train(&plan, &[contestant], &Screen::new(), &stop)?;

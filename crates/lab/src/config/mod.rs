@@ -331,6 +331,10 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     }
     let sequences = data.name == data::ADD_TASK;
     if network.kind == Kind::Recurrent {
+        if run.alignment {
+            let expected = "alignment is scored for convolutional and dense networks";
+            return Err(value("run.alignment", "true".into(), expected));
+        }
         if network.norm != Norm::None {
             let norm = format!("{:?}", network.norm).to_lowercase();
             return Err(value(

@@ -53,6 +53,8 @@ pub const SECTIONS: [(&str, &[&str]); 4] = [
             "gradient_angle",
             "layer_drift",
             "tensorboard",
+            "alignment",
+            "alignment_every",
             "checkpoint_every",
             "checkpoint_minutes",
         ],
@@ -243,10 +245,25 @@ pub struct Run {
     /// written, so that runs keep the names that they had before there was the key.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tensorboard: bool,
+    /// Whether each trial gets a companion and alignment scores. Not written where it is off, so that runs without
+    /// have the names that they always had.
+    #[serde(skip_serializing_if = "is_off")]
+    pub alignment: bool,
+    /// Score after every so many epochs too; 0: at the end only, and always where alignment is off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub alignment_every: usize,
     /// Write a checkpoint after every so many epochs; 0 for never.
     pub checkpoint_every: usize,
     /// Write a checkpoint when the last is so many minutes old; 0 for never.
     pub checkpoint_minutes: f64,
+}
+
+fn is_off(switch: &bool) -> bool {
+    !switch
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A complete config: every value decided.

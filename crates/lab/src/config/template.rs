@@ -182,6 +182,14 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
         "also write an event file into every run folder, for tensorboard --logdir",
     );
     add(
+        format!("alignment = {}", run.alignment),
+        "train a companion beside each trial and score alignment (alignment.csv); not for recurrent",
+    );
+    add(
+        format!("alignment_every = {}", run.alignment_every),
+        "score after every so many epochs too; 0: at the end only",
+    );
+    add(
         format!("checkpoint_every = {}", run.checkpoint_every),
         "epochs between checkpoints, from which a killed run is resumed; 0: none for epochs",
     );

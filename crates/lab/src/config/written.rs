@@ -66,6 +66,8 @@ pub(super) struct WrittenRun {
     pub gradient_angle: Option<bool>,
     pub layer_drift: Option<bool>,
     pub tensorboard: Option<bool>,
+    pub alignment: Option<bool>,
+    pub alignment_every: Option<usize>,
     pub checkpoint_every: Option<usize>,
     pub checkpoint_minutes: Option<f64>,
 }
@@ -165,6 +167,7 @@ impl Written {
             Kind::Recurrent => (None, network.depth),
         };
         let rule = train.rule.unwrap_or_else(|| "align-ada".into());
+        let alignment = run.alignment.unwrap_or(false);
         Config {
             data: Data {
                 name,
@@ -210,6 +213,9 @@ impl Written {
                 gradient_angle: run.gradient_angle.unwrap_or(false),
                 layer_drift: run.layer_drift.unwrap_or(false),
                 tensorboard: run.tensorboard.unwrap_or(false),
+                alignment,
+                // Without scores it changes nothing: a config may hold it for both.
+                alignment_every: run.alignment_every.filter(|_| alignment).unwrap_or(0),
                 checkpoint_every: run.checkpoint_every.unwrap_or(0),
                 checkpoint_minutes: run.checkpoint_minutes.unwrap_or(5.0),
             },

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Keys in which trials of one group may differ: the seed, and what changes no result.
-const WITHIN: [&str; 11] = [
+const WITHIN: [&str; 14] = [
     "data.path",
     "train.rule",
     "train.seed",
@@ -19,6 +19,9 @@ const WITHIN: [&str; 11] = [
     "run.log_steps",
     "run.gradient_angle",
     "run.layer_drift",
+    "run.tensorboard",
+    "run.alignment",
+    "run.alignment_every",
     "run.checkpoint_every",
     "run.checkpoint_minutes",
 ];

@@ -215,6 +215,9 @@ impl RunFolder {
             "metrics.jsonl",
             "final.safetensors",
             "initial.safetensors",
+            "alignment.csv",
+            "alignment_probes.csv",
+            "companion.safetensors",
         ];
         names.into_iter().try_for_each(|name| self.remove(name))?;
         EventFile::remove(self)

@@ -8,6 +8,7 @@
 //! | `events.out.tfevents.*` | with `run.tensorboard`: the same numbers, as TensorBoard reads them |
 //! | `checkpoint.safetensors` | while the trial is unfinished: where it can be taken up again |
 //! | `result.json` | how the trial ended; written last |
+//! | `alignment.csv`, `companion.safetensors` | with `alignment`: scores of every layer, and W* at the end |
 //! | `initial.safetensors`, `final.safetensors` | weights, biases, feedback weights, and the step in the metadata |
 
 mod checkpoint;

@@ -120,6 +120,16 @@ pub(crate) fn describe(
     Ok(text)
 }
 
+/// Whether a trial's companion looks at the initial network that align rules share, not at one of its own.
+fn shares_initial(spec: &TrialSpec) -> bool {
+    FeedbackDraw::of(&spec.rule) == FeedbackDraw::None
+}
+
+/// A companion's feedback and weight gradient, and its initial pass where it shares none.
+fn companion_passes(spec: &TrialSpec) -> usize {
+    if shares_initial(spec) { 2 } else { 3 }
+}
+
 /// Floating point operations of a cohort's whole training and evaluation.
 pub(crate) fn cohort_flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Failure> {
     let sample = 2.0 * multiply_adds(plan);
@@ -127,14 +137,19 @@ pub(crate) fn cohort_flops(plan: &Plan, specs: &[TrialSpec]) -> Result<f64, Fail
     let trained = (plan.total_steps() * config.train.batch as u64) as f64;
     let evaluations = config.train.epochs.div_ceil(config.run.eval_every);
     let evaluated = (evaluations * plan.split()?.evaluation.samples.len()) as f64;
-    let initial = specs.iter().any(|s| s.rule.needs_initial_pass());
+    let alignment = config.run.alignment;
+    let looks = |s: &TrialSpec| s.rule.needs_initial_pass() || (alignment && shares_initial(s));
+    let initial = specs.iter().any(looks);
     let lent = shares_hidden_pass(&plan.model, specs);
     // Trials that only read out use a pass that is run once for all of them.
     let own = || {
         let only_head = |s: &&TrialSpec| lent && s.rule.feedback == Feedback::Off;
         specs.iter().filter(move |s| !only_head(s))
     };
-    let passes: usize = own().map(|s| s.rule.passes()).sum();
+    let mut passes: usize = own().map(|s| s.rule.passes()).sum();
+    if alignment {
+        passes += specs.iter().map(companion_passes).sum::<usize>();
+    }
     let (learning, evaluating) = (usize::from(initial || lent), usize::from(lent));
     let trained = trained * (passes + learning) as f64;
     Ok(sample * (trained + evaluated * (own().count() + evaluating) as f64))
@@ -151,13 +166,19 @@ fn multiply_adds(plan: &Plan) -> f64 {
     }
 }
 
-/// Weights and moments of every trial, W⁽⁰⁾, the initial network's pass, and rooms to learn in.
+/// Weights and moments of every trial and companion, W⁽⁰⁾, the initial network's pass, and rooms to learn in.
 fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
     let (model, batch) = (&plan.model, plan.config.train.batch);
-    let rooms = 1 + lane_count(model, batch, specs.len(), threads);
+    let alignment = plan.config.run.alignment;
+    // Trials with companions step one after the other.
+    let lanes = match alignment {
+        true => 0,
+        false => lane_count(model, batch, specs.len(), threads),
+    };
     let parameters = model.parameters();
-    let needs = |f: fn(&Rule) -> bool| usize::from(specs.iter().any(|s| f(&s.rule)));
-    let shared = (rooms + needs(Rule::needs_initial_pass)) * lane_values(model, batch)
+    let looks = |s: &TrialSpec| alignment && shares_initial(s);
+    let needs = |f: fn(&Rule) -> bool| usize::from(specs.iter().any(|s| f(&s.rule) || looks(s)));
+    let shared = (1 + lanes + needs(Rule::needs_initial_pass)) * lane_values(model, batch)
         + parameters * needs(Rule::needs_initial_weights);
     let own = |spec: &TrialSpec| {
         let moments = match spec.optimizer {
@@ -165,7 +186,12 @@ fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
             Optimizer::Adam { .. } => 2,
         };
         let feedback = usize::from(FeedbackDraw::of(&spec.rule) != FeedbackDraw::None);
-        parameters * (1 + moments + feedback)
+        let companion = match (alignment, shares_initial(spec)) {
+            (false, _) => 0,
+            (true, true) => parameters * (1 + moments),
+            (true, false) => parameters * (2 + moments) + lane_values(model, batch),
+        };
+        parameters * (1 + moments + feedback) + companion
     };
     let values = shared + specs.iter().map(own).sum::<usize>();
     let width = match plan.config.run.precision {
