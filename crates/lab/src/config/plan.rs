@@ -213,6 +213,13 @@ impl Config {
         )
     }
 
+    /// The name that the run would have if alignment were not scored, which changes nothing that is trained.
+    pub fn training_name(&self) -> String {
+        let mut config = self.clone();
+        (config.run.alignment, config.run.alignment_every) = (false, 0);
+        config.run_name()
+    }
+
     /// The rule and optimiser of this config's trial.
     ///
     /// # Panics

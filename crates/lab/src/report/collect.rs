@@ -165,7 +165,7 @@ impl Collection {
             row.outcome = Outcome::failed("its config.toml is damaged".into());
         }
         let id = match &config {
-            Some(config) => config.run_name(),
+            Some(config) => config.training_name(),
             None => name.into_owned(),
         };
         self.add(Trial {
