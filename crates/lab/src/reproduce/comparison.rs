@@ -1,9 +1,7 @@
 //! `comparison.json`: a table or figure of the paper beside what was measured, cell by cell.
 
-use crate::run::{RunError, write_whole};
+use crate::run::{RunError, read_json, write_whole};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 /// Version of the file's content.
@@ -105,22 +103,15 @@ impl Comparison {
     /// It cannot be read or is no such file.
     pub fn load(folder: &Path) -> Result<Option<Self>, RunError> {
         let path = folder.join(NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RunError::Read { path, source }),
+        let Some(comparison) = read_json::<Self>(&path)? else {
+            return Ok(None);
         };
-        let damaged = |message: String| RunError::Damaged {
-            path: path.clone(),
-            message,
-        };
-        let comparison: Self =
-            serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if comparison.format != FORMAT {
             let found = comparison.format;
-            return Err(damaged(format!(
-                "its format is {found}, this program's {FORMAT}"
-            )));
+            return Err(RunError::Damaged {
+                path,
+                message: format!("its format is {found}, this program's {FORMAT}"),
+            });
         }
         Ok(Some(comparison))
     }

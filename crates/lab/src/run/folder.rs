@@ -4,6 +4,7 @@ use super::EventFile;
 use crate::config::Config;
 use safetensors::tensor::{Dtype, TensorView};
 use sansprop::cohort::NamedTensor;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -117,19 +118,31 @@ impl Environment {
     /// # Errors
     /// It cannot be read or is no such file.
     pub fn read(folder: &Path) -> Result<Option<Self>, RunError> {
-        let path = folder.join("env.json");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RunError::Read { path, source }),
-        };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| RunError::Damaged {
-                path,
-                message: e.to_string(),
-            })
+        read_json(&folder.join("env.json"))
     }
+}
+
+/// Reads a JSON file; none where there is none.
+///
+/// # Errors
+/// It cannot be read or is not what is expected.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(RunError::Read {
+                path: path.into(),
+                source,
+            });
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| RunError::Damaged {
+            path: path.into(),
+            message: e.to_string(),
+        })
 }
 
 /// A run's folder.

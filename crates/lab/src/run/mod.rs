@@ -24,7 +24,7 @@ mod tensorboard;
 pub use checkpoint::Checkpoint;
 pub use clock::Clock;
 pub use curve::{Curve, CurvePoint};
-pub use folder::{Environment, RunError, RunFolder, process_name, write_whole};
+pub use folder::{Environment, RunError, RunFolder, process_name, read_json, write_whole};
 pub use lock::{Heartbeat, Holder, Lock, Locks};
 pub use metrics::{EndLine, EpochLine, LayerLine, Line, MetricsFile, StepLine};
 pub use outcome::Outcome;

@@ -1,10 +1,8 @@
 //! `result.json`: how a trial ended. Written last, so that a folder which has it is whole.
 
-use super::{RunError, RunFolder, TrialResult, status_name};
+use super::{RunError, RunFolder, TrialResult, read_json, status_name};
 use sansprop::cohort::Status;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 const NAME: &str = "result.json";
@@ -98,18 +96,7 @@ impl Outcome {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn read(folder: &Path) -> Result<Option<Self>, RunError> {
-        let path = folder.join(NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RunError::Read { path, source }),
-        };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| RunError::Damaged {
-                path,
-                message: e.to_string(),
-            })
+        read_json(&folder.join(NAME))
     }
 
     /// Removes the file, if there is one: the trial counts as not ended.
