@@ -166,7 +166,7 @@ const FIGURES = [
   },
   {
     id: "seconds", title: "Seconds per epoch", x: "network.width", xTitle: "Width", logX: true, logY: true, least: 1,
-    caption: "Training and evaluation, as if each trial ran alone; mean over seeds, bars: ± standard deviation.",
+    caption: "Training and evaluation: each trial's own work, and what it shares with others in full; mean over seeds, bars: ± standard deviation.",
     fits: (g) => g.seconds !== null && typeof g.values["network.width"] === "number",
     yTitle: () => "Seconds per epoch",
     series: (figure, groups) => alongKey(figure, groups, seconds),

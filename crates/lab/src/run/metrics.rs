@@ -54,7 +54,7 @@ pub struct EpochLine {
     pub eval_loss: Option<f64>,
     /// Share of hits on them; `null` for sequences.
     pub eval_accuracy: Option<f64>,
-    /// Seconds of training and evaluation, as if the trial ran alone.
+    /// Seconds of training and evaluation: the trial's own work, and what it shares with others in full.
     pub seconds: f64,
 }
 

@@ -36,7 +36,7 @@ pub struct Outcome {
     pub final_train_accuracy: Option<f64>,
     /// Updates done.
     pub steps: u64,
-    /// Seconds, as if the trial ran alone.
+    /// Seconds: the trial's own work, and what it shares with others in full.
     pub seconds: f64,
 }
 

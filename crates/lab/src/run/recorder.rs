@@ -30,7 +30,7 @@ pub struct TrialResult {
     pub last: Option<Score>,
     /// The last epoch's mean training loss and accuracy.
     pub train: Option<Score>,
-    /// Seconds, as if the trial ran alone.
+    /// Seconds: the trial's own work, and what it shares with others in full.
     pub seconds: f64,
     /// Updates done.
     pub steps: u64,
