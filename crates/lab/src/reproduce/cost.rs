@@ -6,13 +6,10 @@ use crate::cli::Failure;
 use crate::config::{Config, Plan, SetData};
 use crate::data::{DataSet, official_shape};
 use crate::sweep::trials::{Trial, cohorts};
-use crate::sweep::{cohort_flops, measured_speed};
+use crate::sweep::{Speeds, cohort_flops};
 use sansprop::images::{Images, Pixels};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// The widest network that is timed; wider ones count as that fast.
-const WIDEST_TIMED: usize = 64;
 
 /// What an experiment costs.
 pub(crate) struct Cost {
@@ -28,7 +25,7 @@ pub(crate) struct Cost {
 #[derive(Default)]
 pub(crate) struct Estimator {
     sets: HashMap<String, SetData>,
-    speeds: HashMap<String, f64>,
+    speeds: Speeds,
 }
 
 impl Estimator {
@@ -64,24 +61,9 @@ impl Estimator {
             let specs: Vec<_> = cohort.iter().map(|&i| trials[i].config.trial()).collect();
             let flops = cohort_flops(&plan, &specs)?;
             cost.flops += flops;
-            cost.seconds += flops / self.speed(&plan.config)?;
+            cost.seconds += flops / self.speeds.of(&plan, 0)?;
         }
         Ok(cost)
-    }
-
-    /// Floating point operations a second on a network like this one, up to a width that is timed quickly.
-    fn speed(&mut self, config: &Config) -> Result<f64, Failure> {
-        let mut config = config.clone();
-        config.network.width = config.network.width.min(WIDEST_TIMED);
-        config.train.rule = "normal".into();
-        // Only these make a step faster or slower.
-        let key = format!("{} {:?}", config.data.name, config.network);
-        if let Some(speed) = self.speeds.get(&key) {
-            return Ok(*speed);
-        }
-        let speed = measured_speed(&self.plan(config)?, 0)?;
-        self.speeds.insert(key, speed);
-        Ok(speed)
     }
 
     /// The plan of a config on a set of the official size.

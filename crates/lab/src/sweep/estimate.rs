@@ -22,6 +22,9 @@ use std::time::Instant;
 /// Steps that are timed.
 const TIMED_STEPS: u64 = 3;
 
+/// The widest network that is timed.
+const WIDEST_TIMED: usize = 64;
+
 /// What one cohort will take.
 struct Cost {
     flops: f64,
@@ -38,7 +41,7 @@ pub(crate) fn describe(
 ) -> Result<String, Failure> {
     let mut text = String::new();
     let mut table = table(&["cohort", "trials", "FLOPs", "seconds", "MB"], 1);
-    let mut speeds: BTreeMap<String, f64> = BTreeMap::new();
+    let mut speeds = Speeds::default();
     let mut whole = Cost {
         flops: 0.0,
         seconds: 0.0,
@@ -49,18 +52,7 @@ pub(crate) fn describe(
         let data = sets.of(first)?;
         let plan = Plan::with_data(first.clone(), data)?;
         let threads = threads_of_job(first.run.threads, jobs);
-        let network = format!(
-            "{:?} {} {:?}",
-            first.network, first.train.batch, first.run.precision
-        );
-        let speed = match speeds.get(&network) {
-            Some(speed) => *speed,
-            None => {
-                let speed = measured_speed(&plan, threads)?;
-                speeds.insert(network, speed);
-                speed
-            }
-        };
+        let speed = speeds.of(&plan, threads)?;
         let specs: Vec<TrialSpec> = cohort.iter().map(|&i| trials[i].config.trial()).collect();
         let flops = cohort_flops(&plan, &specs)?;
         let cost = Cost {
@@ -220,12 +212,32 @@ fn set_bytes(data: &SetData) -> f64 {
     bytes as f64
 }
 
-/// FLOPs per second of a few steps of backprop on this network, after one that is not timed.
-pub(crate) fn measured_speed(plan: &Plan, threads: usize) -> Result<f64, Failure> {
-    match plan.config.run.precision {
-        Precision::F32 => measure_on(&CpuBackend::new(threads)?, plan),
-        Precision::F32Strict => measure_on(&CpuBackend::new(threads)?.strict(), plan),
-        Precision::F64 => measure_on(&Reference, plan),
+/// Speeds that were measured, each network's once.
+#[derive(Default)]
+pub(crate) struct Speeds(BTreeMap<String, f64>);
+
+impl Speeds {
+    /// FLOPs per second of a few steps of backprop on a plan's network, after one that is not timed. A network wider
+    /// than [`WIDEST_TIMED`] counts as fast as one of that width, so that nobody waits for minutes.
+    pub(crate) fn of(&mut self, plan: &Plan, threads: usize) -> Result<f64, Failure> {
+        let mut config = plan.config.clone();
+        config.network.width = config.network.width.min(WIDEST_TIMED);
+        let (train, run) = (&config.train, &config.run);
+        let network = format!(
+            "{} {:?} {} {:?} {threads}",
+            config.data.name, config.network, train.batch, run.precision
+        );
+        if let Some(speed) = self.0.get(&network) {
+            return Ok(*speed);
+        }
+        let plan = Plan::with_data(config, plan.data.clone())?;
+        let speed = match plan.config.run.precision {
+            Precision::F32 => measure_on(&CpuBackend::new(threads)?, &plan),
+            Precision::F32Strict => measure_on(&CpuBackend::new(threads)?.strict(), &plan),
+            Precision::F64 => measure_on(&Reference, &plan),
+        }?;
+        self.0.insert(network, speed);
+        Ok(speed)
     }
 }
 

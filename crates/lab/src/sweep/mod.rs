@@ -19,7 +19,7 @@ mod summary;
 pub mod trials;
 mod work;
 
-pub(crate) use estimate::{cohort_flops, describe, measured_speed};
+pub(crate) use estimate::{Speeds, cohort_flops, describe};
 pub(crate) use manifest::Manifest;
 pub(crate) use order::{Order, Trained};
 pub(crate) use results::{Row, row};
