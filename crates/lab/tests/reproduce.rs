@@ -250,13 +250,26 @@ fn places_hold_the_best_learning_rates_numbers() {
         latex.contains("\\toprule") && latex.contains("not run / 61.00"),
         "{latex}"
     );
+    // A narrower one keeps what is there.
+    let mut narrower = arguments.to_vec();
+    narrower[2] = "4";
+    let rules = narrower.iter().position(|a| *a == "normal,fa");
+    narrower[rules.expect("an argument")] = "normal";
+    expect(data.path(), &narrower, 0);
+    let after = self::comparison(&folder);
+    let before = cells(&comparison).iter().filter(|c| c["column"] == "8");
+    for cell in before {
+        assert!(cells(&after).contains(cell), "{cell}");
+    }
+    let measured = |c: &&Value| !c["measured"].is_null();
+    assert_eq!(cells(&after).iter().filter(measured).count(), 4);
 }
 
 /// Oracle: each axis of the paper's tables.
 #[test]
 fn mistakes_are_named() {
     let data = data();
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 13] = [
         (
             &["tabel6"],
             2,
@@ -269,6 +282,12 @@ fn mistakes_are_named() {
             &["no place for a trial of width 16", "width 512; width 8"],
         ),
         (&["fig7", "--jobs", "2"], 2, &["measures times"]),
+        (&["fig2"], 2, &["picture of weight changes"]),
+        (
+            &["table8", "--widths", "8", "--set", "network.width=4"],
+            2,
+            &["--widths", "network.width=4", "contradict"],
+        ),
         (
             &["table6", "--train-points", "45,150"],
             2,

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let collection = collect(&arguments.folders)?;
     for problem in &collection.problems {
-        eprintln!("warning: {}: {}", problem.path.display(), problem.message);
+        eprintln!("warning: {problem}");
     }
     let groups = Groups::new(&collection);
     if arguments.markdown {

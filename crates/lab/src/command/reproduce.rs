@@ -1,15 +1,19 @@
 //! `sansprop reproduce`.
 
 use crate::cli::{Failure, print};
-use crate::config::{nearest, unknown_rule};
+use crate::config::{Config, SetData, load, nearest, unknown_rule};
+use crate::data::official_shape;
 use crate::machine::stop_on_interrupt;
 use crate::report::{Table, comparison_tables, latex, markdown};
 use crate::reproduce::{Comparison, Estimator, Experiment, belongs, compare};
-use crate::sweep::trials::{DataSets, cohorts, trials};
+use crate::sweep::file::SweepFile;
+use crate::sweep::trials::{DataSets, Trial, cohorts, trials};
 use crate::sweep::{Order, Trained, describe};
 use crate::table::table;
 use clap::Args;
 use sansprop::rule::Rule;
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use toml::Value;
 
@@ -124,6 +128,12 @@ impl Arguments {
             ),
         ];
         for (option, key, values) in axes {
+            let twice = |text: &&String| text.split('=').next().map(str::trim) == Some(key);
+            if let (false, Some(text)) = (values.is_empty(), self.overrides.iter().find(twice)) {
+                return Err(Failure::Usage(format!(
+                    "{option} and --set {text} contradict each other: give one of them"
+                )));
+            }
             if !values.is_empty() {
                 let replaced = experiment.replace(key, &values);
                 replaced.map_err(|e| Failure::Usage(format!("{option}: {e}")))?;
@@ -150,6 +160,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return list(&all);
     };
     let Some(whole) = all.iter().find(|e| e.name == *name) else {
+        if name == "fig2" {
+            return Err(Failure::Usage(
+                "fig2 is a picture of weight changes, without a measurement to repeat".into(),
+            ));
+        }
         let names: Vec<&str> = all.iter().map(|e| e.name.as_str()).collect();
         let near = nearest(name, names.iter().copied());
         let hint = near.map_or(String::new(), |n| format!(", did you mean `{n}`?"));
@@ -187,7 +202,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )));
     }
     let mut sets = DataSets::default();
-    let trials = trials(&file, &mut sets)?;
+    let mut trials = self::trials(&file, &mut sets)?;
+    say_what_is_not_official(&trials, &mut sets)?;
     let cohorts = match experiment.alone {
         true => (0..trials.len()).map(|i| vec![i]).collect(),
         false => cohorts(&trials),
@@ -198,6 +214,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let default = || Path::new(&file.out).join(name);
     let out = arguments.out.clone().unwrap_or_else(default);
+    let earlier = earlier(&out, &trials, &mut sets);
+    trials.extend(earlier);
     let order = Order {
         source: Path::new(name),
         trials: &trials,
@@ -229,8 +247,86 @@ fn tables(comparison: &Comparison, arguments: &Arguments) -> String {
         (_, true) => latex,
         _ => on_terminal,
     };
-    let tables: Vec<String> = comparison_tables(comparison).iter().map(format).collect();
-    format!("{}\n", tables.join("\n"))
+    let all = comparison_tables(comparison);
+    let run = |table: &&Table| {
+        let cells = table
+            .rows
+            .iter()
+            .flat_map(|row| row.iter().skip(table.labels));
+        cells.into_iter().any(|cell| cell.main != "not run")
+    };
+    let tables: Vec<String> = all.iter().filter(run).map(format).collect();
+    let left: Vec<&str> = all
+        .iter()
+        .filter(|t| !run(t))
+        .map(|t| t.caption.as_str())
+        .collect();
+    let left = match left.len() {
+        0 => String::new(),
+        _ => format!("not run: {}\n", left.join("; ")),
+    };
+    format!("{}\n{left}", tables.join("\n"))
+}
+
+/// What the folder holds of earlier commands on the same terms: trials that differ from one of these in rule, width and
+/// number of training samples only. They belong to the table as well.
+fn earlier(out: &Path, trials: &[Trial], sets: &mut DataSets) -> Vec<Trial> {
+    let terms = |config: &Config| {
+        let mut config = config.clone();
+        config.train.rule = String::new();
+        config.network.width = 0;
+        // The minibatch follows from the number of samples.
+        (config.data.train_points, config.train.batch) = (0, 0);
+        config
+    };
+    let asked: Vec<Config> = trials.iter().map(|t| terms(&t.config)).collect();
+    // A folder that is not there, or holds something else, has nothing to add.
+    let folders = fs::read_dir(out).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+    folders.sort();
+    let mut found = Vec::new();
+    for folder in folders {
+        let Ok(config) = load(Some(&folder.join("config.toml")), &[]) else {
+            continue;
+        };
+        let same = |terms_of: &Config| terms(&config).difference(terms_of).is_none();
+        if !asked.iter().any(same) {
+            continue;
+        }
+        let alone = SweepFile {
+            configs: vec![config],
+            axes: Vec::new(),
+            select: None,
+            out: String::new(),
+        };
+        let resolved = self::trials(&alone, sets).unwrap_or_default();
+        found.extend(resolved.into_iter().filter(|trial| {
+            let named = folder.file_name().is_some_and(|name| *name == *trial.id);
+            named && trials.iter().all(|t| t.id != trial.id)
+        }));
+    }
+    found
+}
+
+/// A line for each published set that is not whole, or is more than was published: numbers will differ from the
+/// paper's.
+fn say_what_is_not_official(trials: &[Trial], sets: &mut DataSets) -> Result<(), Failure> {
+    let mut said = BTreeSet::new();
+    for trial in trials {
+        let name = &trial.config.data.name;
+        let (Some((_, _, official)), true) = (official_shape(name), said.insert(name)) else {
+            continue;
+        };
+        if let SetData::Images(set) = sets.of(&trial.config)?
+            && set.train.len() != official
+        {
+            eprintln!(
+                "warning: {name} has {} training images here, {official} as published",
+                set.train.len()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A table with the paper's numbers below the measured ones.

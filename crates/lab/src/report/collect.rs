@@ -10,6 +10,7 @@ use crate::run::{Curve, Environment, Heartbeat, Locks, Outcome};
 use crate::sweep::{Manifest, Row, row};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,17 @@ pub(crate) struct LooseScores {
 pub(crate) struct Problem {
     pub(crate) path: PathBuf,
     pub(crate) message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display().to_string();
+        if self.message.contains(&path) {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{path}: {}", self.message)
+        }
+    }
 }
 
 /// Everything found.
@@ -165,7 +177,7 @@ impl Collection {
             row.outcome = Outcome::failed("its config.toml is damaged".into());
         }
         let id = match &config {
-            Some(config) => config.training_name(),
+            Some(config) => config.run_name(),
             None => name.into_owned(),
         };
         self.add(Trial {
@@ -230,8 +242,13 @@ impl Collection {
 
     /// Adds a trial, or of one found before keeps what says more: the one that went further, and its scores.
     fn add(&mut self, mut trial: Trial) {
-        let Some(&place) = self.places.get(&trial.id) else {
-            self.places.insert(trial.id.clone(), self.trials.len());
+        // A scored run and its twin without scores are one trial.
+        let name = match &trial.config {
+            Some(config) => config.training_name(),
+            None => trial.id.clone(),
+        };
+        let Some(&place) = self.places.get(&name) else {
+            self.places.insert(name, self.trials.len());
             return self.trials.push(trial);
         };
         let known = &mut self.trials[place];

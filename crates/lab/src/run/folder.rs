@@ -39,7 +39,7 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// A file is not what its name says.
-    #[error("{} is damaged: {message}; delete it, and the trial starts anew", path.display())]
+    #[error("{} is damaged: {message}; restore it or delete it", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

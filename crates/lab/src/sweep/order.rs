@@ -98,7 +98,8 @@ impl Order<'_> {
                 let message = row.outcome.message.as_deref().unwrap_or_default();
                 lines += &format!("\n  {}: {message}", row.id);
             }
-            lines += "\n--retry trains failed trials again";
+            lines +=
+                "\n--retry trains failed trials again, once their files and the disk are in order";
             return Err(Failure::Failed(lines));
         }
         Ok(())

@@ -95,7 +95,7 @@ impl Worker<'_> {
                 Next::Wait => {
                     if !waited {
                         self.screen
-                            .say("waiting for trials that other workers hold");
+                            .say("waiting for trials that other jobs or workers hold");
                     }
                     waited = true;
                     thread::sleep(locks.heartbeat().every.min(Duration::from_millis(500)));
@@ -211,9 +211,12 @@ impl Worker<'_> {
         path: &Path,
     ) -> Result<(RunFolder, Option<Checkpoint>), RunError> {
         let folder = RunFolder::open(path, &trial.config)?;
-        // Only a failed trial that is tried again still has an end here.
-        if Outcome::load(&folder)?.is_some() {
-            Outcome::remove(&folder)?;
+        // Only a failed trial that is tried again still has an end here, or one whose end cannot be read.
+        match Outcome::load(&folder) {
+            Ok(None) => {}
+            Err(RunError::Damaged { .. }) if self.retry => Outcome::remove(&folder)?,
+            Ok(Some(_)) => Outcome::remove(&folder)?,
+            Err(error) => return Err(error),
         }
         let checkpoint = Checkpoint::load(&folder)?;
         if checkpoint.is_none() {
