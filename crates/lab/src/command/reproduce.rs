@@ -7,7 +7,7 @@ use crate::machine::stop_on_interrupt;
 use crate::report::{Table, comparison_tables, latex, markdown};
 use crate::reproduce::{Comparison, Estimator, Experiment, belongs, compare};
 use crate::sweep::file::SweepFile;
-use crate::sweep::trials::{DataSets, Trial, cohorts, trials};
+use crate::sweep::trials::{DataSets, Trial, trials};
 use crate::sweep::{Order, Trained, describe};
 use crate::table::table;
 use clap::Args;
@@ -204,10 +204,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut sets = DataSets::default();
     let mut trials = self::trials(&file, &mut sets)?;
     say_what_is_not_official(&trials, &mut sets)?;
-    let cohorts = match experiment.alone {
-        true => (0..trials.len()).map(|i| vec![i]).collect(),
-        false => cohorts(&trials),
-    };
+    let cohorts = experiment.cohorts(&trials);
     let jobs = usize::from(arguments.jobs);
     if arguments.dry_run {
         return print(&describe(&trials, &cohorts, jobs, &mut sets)?);
@@ -353,7 +350,7 @@ fn on_terminal(made: &Table) -> String {
 
 fn list(all: &[Experiment]) -> Result<(), Failure> {
     let mut shown = table(&["name", "shows", "trials", "FLOPs", "hours"], 2);
-    let mut estimator = Estimator::default();
+    let mut estimator = Estimator::new();
     for experiment in all {
         let Experiment { name, title, .. } = experiment;
         let row = match &experiment.missing {

@@ -3,6 +3,7 @@
 use super::group::{Group, Groups, LEARNING_RATE, Mean};
 use super::trial::Metric;
 use crate::reproduce::{Cell as Place, Comparison, Quantity};
+use crate::sweep::file;
 
 /// One cell: what was measured, and what belongs to it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -217,6 +218,6 @@ pub(crate) fn value_text(value: Option<&String>) -> String {
 pub(crate) fn short(key: &str) -> &str {
     match key {
         "data.name" => "data",
-        _ => key.split_once('.').map_or(key, |(_, name)| name),
+        _ => file::short(key),
     }
 }

@@ -4,11 +4,10 @@
 use super::experiment::Experiment;
 use crate::cli::Failure;
 use crate::config::{Config, Plan, SetData};
-use crate::data::{DataSet, official_shape};
-use crate::sweep::trials::{Trial, cohorts};
+use crate::data::{DataError, DataSet, official_shape};
+use crate::sweep::trials::{DataSets, trials};
 use crate::sweep::{Speeds, cohort_flops};
 use sansprop::images::{Images, Pixels};
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What an experiment costs.
@@ -22,42 +21,35 @@ pub(crate) struct Cost {
 }
 
 /// Works out costs, and remembers the speeds that it measured.
-#[derive(Default)]
 pub(crate) struct Estimator {
-    sets: HashMap<String, SetData>,
+    sets: DataSets,
     speeds: Speeds,
 }
 
 impl Estimator {
+    /// One that has measured nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            sets: DataSets::from(stand_in),
+            speeds: Speeds::default(),
+        }
+    }
+
     /// What an experiment costs.
     ///
     /// # Errors
     /// A config that cannot run.
     pub(crate) fn cost(&mut self, experiment: &Experiment) -> Result<Cost, Failure> {
-        let mut seen = HashSet::new();
-        let mut trials = Vec::new();
-        for config in experiment.sweep()?.configs {
-            let plan = self.plan(config)?;
-            let id = plan.config.run_name();
-            if seen.insert(id.clone()) {
-                trials.push(Trial {
-                    id,
-                    parameters: plan.model.parameters(),
-                    config: plan.config,
-                });
-            }
-        }
-        let cohorts = match experiment.alone {
-            true => (0..trials.len()).map(|i| vec![i]).collect(),
-            false => cohorts(&trials),
-        };
+        let trials = trials(&experiment.sweep()?, &mut self.sets)?;
         let mut cost = Cost {
             trials: trials.len(),
             flops: 0.0,
             seconds: 0.0,
         };
-        for cohort in cohorts {
-            let plan = self.plan(trials[cohort[0]].config.clone())?;
+        for cohort in experiment.cohorts(&trials) {
+            let first = trials[cohort[0]].config.clone();
+            let data = self.sets.of(&first)?;
+            let plan = Plan::with_data(first, data)?;
             let specs: Vec<_> = cohort.iter().map(|&i| trials[i].config.trial()).collect();
             let flops = cohort_flops(&plan, &specs)?;
             cost.flops += flops;
@@ -65,27 +57,12 @@ impl Estimator {
         }
         Ok(cost)
     }
-
-    /// The plan of a config on a set of the official size.
-    fn plan(&mut self, config: Config) -> Result<Plan, Failure> {
-        let made = config.data.add_task.as_ref().map(|_| config.train.seed);
-        let key = format!("{} {made:?}", config.data.name);
-        let data = match self.sets.get(&key) {
-            Some(data) => data.clone(),
-            None => {
-                let data = stand_in(&config)?;
-                self.sets.insert(key, data.clone());
-                data
-            }
-        };
-        Ok(Plan::with_data(config, data)?)
-    }
 }
 
 /// Black images in the official number; sequences as they are made.
-fn stand_in(config: &Config) -> Result<SetData, Failure> {
+fn stand_in(config: &Config) -> Result<SetData, DataError> {
     let Some((shape, classes, count)) = official_shape(&config.data.name) else {
-        return Ok(SetData::load(config)?);
+        return SetData::load(config);
     };
     let pixels = Pixels::Bytes {
         values: vec![0; count * shape.len()],
@@ -96,7 +73,7 @@ fn stand_in(config: &Config) -> Result<SetData, Failure> {
     Ok(SetData::Images(Arc::new(DataSet {
         name: config.data.name.clone(),
         source: "black images".into(),
-        train: images.map_err(|e| Failure::Failed(e.to_string()))?,
+        train: images.expect("as many labels as images, each below the classes"),
         test: None,
     })))
 }

@@ -3,6 +3,7 @@
 use super::comparison::Quantity;
 use crate::config::ConfigError;
 use crate::sweep::file::{self, SweepFile};
+use crate::sweep::trials::{Trial, cohorts};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::{Table, Value};
@@ -143,6 +144,14 @@ impl Experiment {
         file::of_table(self.config.clone(), &self.name)
     }
 
+    /// Its trials' cohorts; each trial by itself where times are measured.
+    pub(crate) fn cohorts(&self, trials: &[Trial]) -> Vec<Vec<usize>> {
+        match self.alone {
+            true => (0..trials.len()).map(|i| vec![i]).collect(),
+            false => cohorts(trials),
+        }
+    }
+
     /// The values of an axis, over all blocks; none where trials do not differ in it.
     fn axis(&mut self, key: &str) -> Vec<&mut Value> {
         let Some(Value::Table(sweep)) = self.config.get_mut("sweep") else {
@@ -190,7 +199,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// Lets no trial train longer than so many epochs; returns the epochs that the paper has.
+    /// Lets no trial train longer than so many epochs.
     pub(crate) fn limit_epochs(&mut self, most: i64) {
         let limit = |value: &mut Value| {
             if let Value::Integer(epochs) = value {

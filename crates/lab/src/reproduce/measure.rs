@@ -7,7 +7,7 @@ use crate::align;
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::run::Environment;
-use crate::sweep::file::{METRICS, SweepFile};
+use crate::sweep::file::{METRICS, SweepFile, short};
 use crate::sweep::stats::{best_choice, mean_and_deviation};
 use crate::sweep::trials::Trial;
 use crate::sweep::{Row, troubles};
@@ -332,9 +332,4 @@ fn note(experiment: &Experiment, trials: &[Trial], seen: &[Seen<'_>], out: &Path
             machines.join(" and ")
         }
     )
-}
-
-/// A key without its section.
-fn short(key: &str) -> &str {
-    key.split_once('.').map_or(key, |(_, name)| name)
 }

@@ -208,6 +208,11 @@ fn known_keys() -> impl Iterator<Item = String> {
     SECTIONS.iter().flat_map(of)
 }
 
+/// A dotted key without its section.
+pub(crate) fn short(key: &str) -> &str {
+    key.split_once('.').map_or(key, |(_, name)| name)
+}
+
 /// The dotted key that a name stands for.
 pub(crate) fn dotted(name: &str) -> Option<String> {
     known_keys().find(|key| key == name || key.split_once('.').is_some_and(|(_, k)| k == name))

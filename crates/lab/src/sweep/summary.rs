@@ -1,7 +1,7 @@
 //! The table at a sweep's end: best over epochs and over the selected key, mean ± standard deviation over seeds,
 //! and paired tests between rules.
 
-use super::file::{METRICS, Select};
+use super::file::{METRICS, Select, short};
 use super::results::Row;
 use super::stats::{Paired, best_choice, mean_and_deviation, paired};
 use super::trials::Trial;
@@ -221,11 +221,6 @@ fn number(metric: &str, value: f64) -> String {
     } else {
         format!("{value:.5}")
     }
-}
-
-/// A key without its section.
-fn short(key: &str) -> &str {
-    key.split_once('.').map_or(key, |(_, name)| name)
 }
 
 #[cfg(test)]

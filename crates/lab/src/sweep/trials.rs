@@ -2,6 +2,7 @@
 
 use super::file::SweepFile;
 use crate::config::{Config, Plan, PlanError, SetData};
+use crate::data::DataError;
 use std::collections::{HashMap, HashSet};
 
 /// Trials that train in lockstep at most: their weights and moments are in memory together, and workers cannot
@@ -20,12 +21,26 @@ pub struct Trial {
 }
 
 /// Data sets that are loaded once.
-#[derive(Default)]
 pub struct DataSets {
     loaded: HashMap<String, SetData>,
+    load: fn(&Config) -> Result<SetData, DataError>,
+}
+
+impl Default for DataSets {
+    fn default() -> Self {
+        Self::from(SetData::load)
+    }
 }
 
 impl DataSets {
+    /// Sets that come from `load` instead of from files.
+    pub(crate) fn from(load: fn(&Config) -> Result<SetData, DataError>) -> Self {
+        Self {
+            loaded: HashMap::new(),
+            load,
+        }
+    }
+
     /// The set that a config names.
     ///
     /// # Errors
@@ -38,7 +53,7 @@ impl DataSets {
         if let Some(data) = self.loaded.get(&key) {
             return Ok(data.clone());
         }
-        let data = SetData::load(config)?;
+        let data = (self.load)(config)?;
         self.loaded.insert(key, data.clone());
         Ok(data)
     }

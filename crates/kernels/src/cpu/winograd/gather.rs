@@ -85,15 +85,7 @@ impl Kernel for TileKernel<'_> {
             let mut at = 0;
             while at < len {
                 let count = V::LEN.min(len - at);
-                let mut d = [[V::splat(0.0); 6]; 6];
-                for (row, sources) in d.iter_mut().zip(&sources) {
-                    for (value, &source) in row.iter_mut().zip(sources) {
-                        if !source.is_null() {
-                            *value = load::<V>(source.wrapping_add(at), count);
-                        }
-                    }
-                }
-                let points = plane::<Sources, V, 6, 6>(d);
+                let points = source_points::<V>(&sources, at, count);
                 for (point, value) in points.iter().flatten().enumerate() {
                     let to = self.points.as_mut_ptr().wrapping_add(point * len + at);
                     if count == V::LEN {
@@ -139,6 +131,30 @@ impl Kernel for TileKernel<'_> {
                 }
             }
         }
+    }
+}
+
+/// `count` values from `from` on of each of a tile's sources, at the points; null sources are zeros.
+///
+/// # Safety
+/// The instruction set of `V`; that many readable values.
+#[inline(always)]
+pub(super) unsafe fn source_points<V: Lanes>(
+    sources: &[[*const f32; 6]; 6],
+    from: usize,
+    count: usize,
+) -> [[V; 6]; 6] {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let mut d = [[V::splat(0.0); 6]; 6];
+        for (row, sources) in d.iter_mut().zip(sources) {
+            for (value, &source) in row.iter_mut().zip(sources) {
+                if !source.is_null() {
+                    *value = load::<V>(source.wrapping_add(from), count);
+                }
+            }
+        }
+        plane::<Sources, V, 6, 6>(d)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Weight gradients: outer products at the 36 points, summed over tiles in an order that the shape fixes.
 
-use super::gather::load;
-use super::transform::{Gradient, Signals, Sources, plane};
+use super::gather::{load, source_points};
+use super::transform::{Gradient, Signals, plane};
 use super::{POINTS, TILE, Tiles};
 use crate::cpu::CpuBackend;
 use crate::cpu::buffer::CpuBuffer;
@@ -124,15 +124,7 @@ impl Kernel for ChunkKernel<'_> {
                     while at < rows {
                         let count = V::LEN.min(rows - at);
                         let from = sample * inputs + self.rows.start + at;
-                        let mut d = [[V::splat(0.0); 6]; 6];
-                        for (values, places) in d.iter_mut().zip(&places) {
-                            for (value, &place) in values.iter_mut().zip(places) {
-                                if !place.is_null() {
-                                    *value = load::<V>(place.wrapping_add(from), count);
-                                }
-                            }
-                        }
-                        let points = plane::<Sources, V, 6, 6>(d);
+                        let points = source_points::<V>(&places, from, count);
                         for (point, value) in points.iter().flatten().enumerate() {
                             let to = (point * batch + sample) * rows + at;
                             value.store_partial(self.sources.as_mut_ptr().add(to), count);
