@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub const NORM_EPSILON: f64 = 1e-6;
 
 /// The activation function σ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `max(z, 0)`; slope 0 at 0.
     Relu,

@@ -10,6 +10,7 @@
 
 mod backend;
 mod cpu;
+mod gpu;
 mod layer;
 mod reference;
 pub mod tolerance;
@@ -17,6 +18,9 @@ mod wiring;
 
 pub use backend::{AdamStep, Backend, CellWeights, Landing, LossReport, Record, Unrolled};
 pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
+pub use gpu::{
+    CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, WgpuBackend, gpu_devices,
+};
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;
 pub use wiring::{Link, Links, Wiring};

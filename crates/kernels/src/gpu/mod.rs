@@ -1,0 +1,24 @@
+//! GPU kernels, written once and compiled at run time for whatever device there is.
+//!
+//! A work-group owns a panel (its batch, padded to the tile) and a few channels; it walks the wiring's links and
+//! finishes norm and activation where the batch statistics are its own rows'. Norms over batch and locations, and
+//! minibatches of more than 128 samples, take a second pass ([`group`]). Sums are taken in an order that the
+//! sizes alone decide: results repeat bitwise on one device.
+
+mod activation;
+mod backend;
+mod buffer;
+mod device;
+mod elementwise;
+mod gradient;
+mod group;
+mod launch;
+mod panel;
+mod products;
+mod recurrent;
+mod tile;
+mod wiring;
+
+pub use backend::GpuBackend;
+pub use buffer::GpuBuffer;
+pub use device::{CudaBackend, GpuApi, GpuDevice, GpuError, WgpuBackend, gpu_devices};

@@ -1,0 +1,98 @@
+//! Wirings in a device's memory, uploaded once.
+
+use crate::{Links, Wiring};
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Lists of links, as `accumulate` and `gradient_part` read them.
+pub(super) struct List {
+    handle: Handle,
+    len: usize,
+}
+
+impl List {
+    fn of<R: Runtime>(client: &ComputeClient<R>, values: &[u32]) -> Self {
+        Self {
+            handle: client.create_from_slice(u32::as_bytes(values)),
+            len: values.len(),
+        }
+    }
+
+    pub(super) fn argument<R: Runtime>(&self) -> ArrayArg<R> {
+        // SAFETY: the allocation was made from `len` values.
+        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
+    }
+}
+
+/// A wiring on a device.
+pub(super) struct DeviceWiring {
+    /// Destinations' links: starts, then (tap, source).
+    pub(super) forward: List,
+    /// Sources' links: starts, then (tap, destination).
+    pub(super) backward: List,
+    /// Taps' links: starts, then (source, destination), by destination.
+    pub(super) by_tap: List,
+}
+
+/// Starts of each location's links, then (tap, location) of every link.
+fn by_location(links: &Links, locations: usize) -> Vec<u32> {
+    let mut values = vec![0];
+    let mut pairs = Vec::with_capacity(2 * links.len());
+    for location in 0..locations {
+        for link in links.of(location) {
+            pairs.extend([link.tap, link.location]);
+        }
+        values.push((pairs.len() / 2) as u32);
+    }
+    values.extend(pairs);
+    values
+}
+
+fn by_tap(wiring: &Wiring) -> Vec<u32> {
+    let mut lists = vec![Vec::new(); wiring.taps()];
+    for destination in 0..wiring.destinations() {
+        for link in wiring.forward().of(destination) {
+            lists[link.tap as usize].extend([link.location, destination as u32]);
+        }
+    }
+    let mut values = vec![0];
+    for list in &lists {
+        values.push(values[values.len() - 1] + (list.len() / 2) as u32);
+    }
+    values.extend(lists.into_iter().flatten());
+    values
+}
+
+/// Wirings seen so far; those that nobody else holds any more are dropped.
+#[derive(Default)]
+pub(super) struct Wirings(Mutex<HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring>)>>);
+
+impl Wirings {
+    /// The wiring on the device of `client`.
+    pub(super) fn get<R: Runtime>(
+        &self,
+        client: &ComputeClient<R>,
+        wiring: &Arc<Wiring>,
+    ) -> Arc<DeviceWiring> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Arc::as_ptr(wiring) as usize;
+        if let Some((owner, found)) = known.get(&key)
+            && owner.strong_count() > 0
+        {
+            return Arc::clone(found);
+        }
+        known.retain(|_, (owner, _)| owner.strong_count() > 0);
+        let made = Arc::new(DeviceWiring {
+            forward: List::of(
+                client,
+                &by_location(wiring.forward(), wiring.destinations()),
+            ),
+            backward: List::of(client, &by_location(wiring.backward(), wiring.sources())),
+            by_tap: List::of(client, &by_tap(wiring)),
+        });
+        known.insert(key, (Arc::downgrade(wiring), Arc::clone(&made)));
+        made
+    }
+}
