@@ -139,7 +139,8 @@ fn activations_are_accurate() {
         .map(|i| f64::from(i as f32 * 0.003))
         .chain([-100.0, -0.625, 0.0, 0.843, 0.844, 9.0, 1e9, 1e-30])
         .collect();
-    let exact: [(Activation, fn(f64) -> f64); 2] =
+    type Exact = fn(f64) -> f64;
+    let exact: [(Activation, Exact); 2] =
         [(Activation::Tanh, f64::tanh), (Activation::Erf, libm::erf)];
     for (activation, exact) in exact {
         let layer = Layer {

@@ -4,13 +4,13 @@
 //! (options, config).
 
 use crate::command::{
-    align, check, compare, config, data, report, reproduce, status, sweep, train,
+    align, check, compare, config, data, devices, report, reproduce, status, sweep, train,
 };
 use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
 use crate::run::RunError;
 use clap::{Parser, Subcommand};
-use sansprop_kernels::CpuError;
+use sansprop_kernels::{CpuError, GpuError};
 use std::process::ExitCode;
 use thiserror::Error;
 
@@ -42,6 +42,7 @@ enum Command {
     Align(align::Arguments),
     Report(report::Arguments),
     Data(data::Arguments),
+    Devices(devices::Arguments),
     Config(config::Arguments),
 }
 
@@ -60,6 +61,8 @@ pub(crate) enum Failure {
     Run(#[from] RunError),
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     #[error("{0}")]
     Failed(String),
 }
@@ -69,12 +72,13 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Config(_) => 2,
             Self::Plan(PlanError::Split { .. } | PlanError::NoTest(_) | PlanError::Network(_)) => 2,
-            Self::Cpu(CpuError::InstructionSet(_)) => 2,
+            Self::Cpu(CpuError::InstructionSet(_)) | Self::Gpu(GpuError::Index { .. }) => 2,
             Self::Data(DataError::UnknownSet { .. }) => 2,
             Self::Plan(PlanError::Data(_))
             | Self::Data(_)
             | Self::Run(_)
             | Self::Cpu(CpuError::Threads(_))
+            | Self::Gpu(_)
             | Self::Failed(_) => 1,
         }
     }
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Align(arguments) => align::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match result {

@@ -6,6 +6,7 @@ pub mod cli;
 mod command;
 pub mod config;
 pub mod data;
+mod device;
 mod machine;
 mod progress;
 mod report;

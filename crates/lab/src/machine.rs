@@ -2,7 +2,8 @@
 
 use crate::align::{Aligned, Options, Scores};
 use crate::cli::Failure;
-use crate::config::{Config, Plan, Precision};
+use crate::config::{Config, Plan, Precision, Run};
+use crate::device::Device;
 use crate::progress::{Line, Progress, Screen};
 use crate::run::{
     Checkpoint, Environment, Lock, Policy, Recorder, RunError, RunFolder, TrialRecord, TrialResult,
@@ -12,7 +13,7 @@ use sansprop::cohort::Cohort;
 use sansprop::diagnosis::Request;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
-use sansprop_kernels::{Backend, CpuBackend, Reference};
+use sansprop_kernels::{Backend, CpuBackend, CudaBackend, GpuApi, Reference, WgpuBackend};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,12 +22,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) enum Machine {
     Cpu(CpuBackend),
     Reference(Reference),
+    Wgpu(WgpuBackend),
+    Cuda(CudaBackend),
 }
 
 impl Machine {
-    /// The backend for a precision and a number of threads (0: one per core).
-    pub(crate) fn new(precision: Precision, threads: usize) -> Result<Self, Failure> {
-        Ok(match precision {
+    /// The backend that a config's `[run]` asks for, on so many threads of the CPU (0: one per core).
+    pub(crate) fn new(run: &Run, threads: usize) -> Result<Self, Failure> {
+        if let Device::Gpu { api, index } = run.device {
+            return Ok(match api {
+                GpuApi::Cuda => Self::Cuda(CudaBackend::open(index)?),
+                GpuApi::Vulkan | GpuApi::Metal => Self::Wgpu(WgpuBackend::open(api, index)?),
+            });
+        }
+        Ok(match run.precision {
             Precision::F32 => Self::Cpu(CpuBackend::new(threads)?),
             Precision::F32Strict => Self::Cpu(CpuBackend::new(threads)?.strict()),
             Precision::F64 => Self::Reference(Reference),
@@ -38,30 +47,30 @@ impl Machine {
         match self {
             Self::Cpu(backend) => format!("{}, {}", backend.device(), backend.precision()),
             Self::Reference(backend) => format!("{}, {}", backend.device(), backend.precision()),
+            Self::Wgpu(backend) => format!("{}, {}", backend.device(), backend.precision()),
+            Self::Cuda(backend) => format!("{}, {}", backend.device(), backend.precision()),
         }
     }
 
     fn environment(&self, plan: &Plan) -> Environment {
+        let (device, set, threads, precision) = match self {
+            Self::Cpu(b) => {
+                let set = b.instruction_set().to_string();
+                (b.device(), set, b.threads(), b.precision())
+            }
+            Self::Reference(b) => (b.device(), "none".into(), 1, b.precision()),
+            Self::Wgpu(b) => (b.device(), "none".into(), 1, b.precision()),
+            Self::Cuda(b) => (b.device(), "none".into(), 1, b.precision()),
+        };
         let parameters = plan.model.parameters();
-        let source = plan.data.source();
-        match self {
-            Self::Cpu(b) => Environment::now(
-                b.device(),
-                b.instruction_set().to_string(),
-                b.threads(),
-                b.precision(),
-                parameters,
-                source,
-            ),
-            Self::Reference(b) => Environment::now(
-                b.device(),
-                "none".into(),
-                1,
-                b.precision(),
-                parameters,
-                source,
-            ),
-        }
+        Environment::now(
+            device,
+            set,
+            threads,
+            precision,
+            parameters,
+            plan.data.source(),
+        )
     }
 
     /// Writes each trial's config and environment into its folder.
@@ -98,6 +107,8 @@ impl Machine {
         match self {
             Self::Cpu(backend) => train_on(backend, plan, trials, options, screen, stop),
             Self::Reference(backend) => train_on(backend, plan, trials, options, screen, stop),
+            Self::Wgpu(backend) => train_on(backend, plan, trials, options, screen, stop),
+            Self::Cuda(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
 }

@@ -32,7 +32,7 @@ fn erf(x: f32) -> f32 {
     p = p * square - 3.250_421e-1;
     p = p * square + 1.283_791_7e-1;
     let mut q = square * -3.960_228_2e-6 + 1.324_947_4e-4;
-    q = q * square + 5.081_306_3e-3;
+    q = q * square + 5.081_306e-3;
     q = q * square + 6.502_225e-2;
     q = q * square + 3.979_172_3e-1;
     q = q * square + 1.0;

@@ -5,8 +5,9 @@ use cubecl::cuda::install::cuda_path;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::future::block_on;
 use cubecl::prelude::Runtime;
-use cubecl::wgpu::{RuntimeOptions, WgpuRuntime, WgpuSetup, init_device};
+use cubecl::wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup, init_device};
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 /// Kernels on a device of Vulkan or Metal.
@@ -252,33 +253,50 @@ impl WgpuBackend {
     /// # Errors
     /// No such device, or its driver does not open it.
     pub fn open(api: GpuApi, index: Option<usize>) -> Result<Self, GpuError> {
-        let (instance, mut adapters) = adapters(api)?;
-        let index = choose(adapters.len(), api, index)?;
-        let adapter = adapters.swap_remove(index);
-        let device = describe(api, index, &adapter);
-        let (opened, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-            required_features: adapter.features() & wgpu::Features::SUBGROUP,
-            required_limits: adapter.limits(),
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            ..wgpu::DeviceDescriptor::default()
-        }))
-        .map_err(|e| GpuError::Open {
-            api,
-            index,
-            name: device.name.clone(),
-            reason: e.to_string(),
-        })?;
-        let backend = adapter.get_info().backend;
-        let setup = WgpuSetup {
-            instance,
-            adapter,
-            device: opened,
-            queue,
-            backend,
-        };
-        let opened = init_device(setup, RuntimeOptions::default());
-        Ok(Self::on(WgpuRuntime::client(&opened), title(&device)))
+        // A device is opened once in a process: its memory is one pool for all who use it.
+        static OPENED: Mutex<Vec<(GpuDevice, WgpuDevice)>> = Mutex::new(Vec::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = index.unwrap_or(0);
+        let known = opened
+            .iter()
+            .find(|(d, _)| (d.api, d.index) == (api, number));
+        if let Some((device, handle)) = known {
+            return Ok(Self::on(WgpuRuntime::client(handle), title(device)));
+        }
+        let (device, handle) = open_adapter(api, index)?;
+        let backend = Self::on(WgpuRuntime::client(&handle), title(&device));
+        opened.push((device, handle));
+        Ok(backend)
     }
+}
+
+/// Opens an adapter and makes it known to the runtime.
+fn open_adapter(api: GpuApi, index: Option<usize>) -> Result<(GpuDevice, WgpuDevice), GpuError> {
+    let (instance, mut adapters) = adapters(api)?;
+    let index = choose(adapters.len(), api, index)?;
+    let adapter = adapters.swap_remove(index);
+    let device = describe(api, index, &adapter);
+    let (opened, queue) = block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        required_features: adapter.features() & wgpu::Features::SUBGROUP,
+        required_limits: adapter.limits(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..wgpu::DeviceDescriptor::default()
+    }))
+    .map_err(|e| GpuError::Open {
+        api,
+        index,
+        name: device.name.clone(),
+        reason: e.to_string(),
+    })?;
+    let backend = adapter.get_info().backend;
+    let setup = WgpuSetup {
+        instance,
+        adapter,
+        device: opened,
+        queue,
+        backend,
+    };
+    Ok((device, init_device(setup, RuntimeOptions::default())))
 }
 
 impl CudaBackend {

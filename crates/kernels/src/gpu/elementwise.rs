@@ -3,9 +3,10 @@
 use super::tile::THREADS;
 use cubecl::prelude::*;
 
+/// The value that a thread works on.
 #[cube]
-fn place() -> usize {
-    CUBE_POS as usize * CUBE_DIM as usize + UNIT_POS as usize
+pub(super) fn place() -> usize {
+    CUBE_POS * CUBE_DIM as usize + UNIT_POS as usize
 }
 
 /// Writes zeros.

@@ -1,6 +1,7 @@
 //! Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
-use super::tile::{DEPTH, SIDE};
+use super::elementwise::place;
+use super::tile::{DEPTH, SIDE, value_or_zero};
 use cubecl::prelude::*;
 
 /// Columns and rows of a gradient tile that one thread holds.
@@ -69,20 +70,16 @@ pub(super) fn gradient_part(
         #[unroll]
         for i in 0..tile.inputs {
             let c = first_input + column + i * SIDE;
-            let mut value = 0.0f32;
-            if term < depth && c < sizes.inputs {
-                value = input[(source * sizes.batch + r) * sizes.inputs + c];
-            }
-            a[row * a_stride + column + i * SIDE] = value;
+            let at = (source * sizes.batch + r) * sizes.inputs + c;
+            a[row * a_stride + column + i * SIDE] =
+                value_or_zero(input, at, term < depth && c < sizes.inputs);
         }
         #[unroll]
         for j in 0..tile.outputs {
             let c = first_output + column + j * SIDE;
-            let mut value = 0.0f32;
-            if term < depth && c < sizes.outputs {
-                value = delta[(destination * sizes.batch + r) * sizes.outputs + c];
-            }
-            d[row * d_stride + column + j * SIDE] = value;
+            let at = (destination * sizes.batch + r) * sizes.outputs + c;
+            d[row * d_stride + column + j * SIDE] =
+                value_or_zero(delta, at, term < depth && c < sizes.outputs);
         }
         sync_cube();
         for k in 0..DEPTH {
@@ -148,7 +145,7 @@ pub(super) fn bias_part(
 /// `out[i] = Σ_part parts[part, i]`, part by part.
 #[cube(launch_unchecked)]
 pub(super) fn add_parts(parts: &Array<f32>, out: &mut Array<f32>, count: usize, len: usize) {
-    let at = CUBE_POS as usize * CUBE_DIM as usize + UNIT_POS as usize;
+    let at = place();
     if at < len {
         let mut total = 0.0f32;
         for part in 0..count {

@@ -1,7 +1,7 @@
 //! Kernels whose work-groups own a panel: product, norm and activation in one pass.
 
 use super::activation::{activate, slope, tile_mean};
-use super::tile::{Direction, SIDE, Sizes, Tile, accumulate, zeros};
+use super::tile::{Direction, SIDE, Sizes, Tile, accumulate, value_or_zero, zeros};
 use crate::{Activation, NORM_EPSILON};
 use cubecl::prelude::*;
 
@@ -50,9 +50,7 @@ pub(super) fn product(
         let c = first_column + column + j * SIDE;
         let mut shift = 0.0f32;
         if comptime!(biased) {
-            if c < sizes.columns {
-                shift = bias[c];
-            }
+            shift = value_or_zero(bias, c, c < sizes.columns);
         }
         #[unroll]
         for i in 0..tile.rows {
@@ -100,10 +98,7 @@ pub(super) fn forward_panel(
     #[unroll]
     for j in 0..tile.columns {
         let c = first_column + column + j * SIDE;
-        let mut shift = 0.0f32;
-        if c < sizes.columns {
-            shift = bias[c];
-        }
+        let shift = value_or_zero(bias, c, c < sizes.columns);
         #[unroll]
         for i in 0..tile.rows {
             sums[i * tile.columns + j] = scale * sums[i * tile.columns + j] + shift;
@@ -178,11 +173,9 @@ fn land(
             #[unroll]
             for j in 0..tile.columns {
                 let c = first_column + column + j * SIDE;
-                let mut value = 0.0f32;
-                if r < sizes.batch && c < sizes.columns {
-                    value = z[(location * sizes.batch + r) * sizes.columns + c];
-                }
-                products[i * tile.columns + j] = psi[i * tile.columns + j] * value;
+                let at = (location * sizes.batch + r) * sizes.columns + c;
+                products[i * tile.columns + j] = psi[i * tile.columns + j]
+                    * value_or_zero(z, at, r < sizes.batch && c < sizes.columns);
             }
         }
         tile_mean(&products, &mut along, sizes.batch, tile);

@@ -71,6 +71,16 @@ pub(super) struct Sizes {
     pub(super) input_start: usize,
 }
 
+/// `values[at]`, or 0 where `at` lies outside.
+#[cube]
+pub(super) fn value_or_zero(values: &Array<f32>, at: usize, inside: bool) -> f32 {
+    let mut value = 0.0f32;
+    if inside {
+        value = values[at];
+    }
+    value
+}
+
 /// A tile of zeros.
 #[cube]
 pub(super) fn zeros(#[comptime] tile: Tile) -> Array<f32> {
@@ -124,22 +134,17 @@ pub(super) fn accumulate(
         #[unroll]
         for i in 0..tile.rows {
             let r = first_row + row + i * SIDE;
-            let mut value = 0.0f32;
-            if term < depth && r < sizes.batch {
-                value = input
-                    [sizes.input_start + (source * sizes.batch + r) * sizes.channels + channel];
-            }
-            panel[column * panel_stride + row + i * SIDE] = value;
+            let at = sizes.input_start + (source * sizes.batch + r) * sizes.channels + channel;
+            panel[column * panel_stride + row + i * SIDE] =
+                value_or_zero(input, at, term < depth && r < sizes.batch);
         }
         if comptime!(direction == Direction::Backward) {
             #[unroll]
             for j in 0..tile.columns {
                 let c = first_column + row + j * SIDE;
-                let mut value = 0.0f32;
-                if term < depth && c < sizes.columns {
-                    value = weight[(tap * sizes.columns + c) * sizes.channels + channel];
-                }
-                matrix[column * matrix_stride + row + j * SIDE] = value;
+                let at = (tap * sizes.columns + c) * sizes.channels + channel;
+                matrix[column * matrix_stride + row + j * SIDE] =
+                    value_or_zero(weight, at, term < depth && c < sizes.columns);
             }
         } else {
             let term = chunk * DEPTH + row;
@@ -152,11 +157,11 @@ pub(super) fn accumulate(
             #[unroll]
             for j in 0..tile.columns {
                 let c = first_column + column + j * SIDE;
-                let mut value = 0.0f32;
-                if term < depth && c < sizes.columns {
-                    value = weight[matrix_row * sizes.columns + c];
-                }
-                matrix[row * matrix_stride + column + j * SIDE] = value;
+                matrix[row * matrix_stride + column + j * SIDE] = value_or_zero(
+                    weight,
+                    matrix_row * sizes.columns + c,
+                    term < depth && c < sizes.columns,
+                );
             }
         }
         sync_cube();

@@ -65,9 +65,11 @@ fn by_tap(wiring: &Wiring) -> Vec<u32> {
     values
 }
 
+type Known = HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring>)>;
+
 /// Wirings seen so far; those that nobody else holds any more are dropped.
 #[derive(Default)]
-pub(super) struct Wirings(Mutex<HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring>)>>);
+pub(super) struct Wirings(Mutex<Known>);
 
 impl Wirings {
     /// The wiring on the device of `client`.

@@ -82,6 +82,8 @@ pub(crate) fn score_files(
     match machine {
         Machine::Cpu(b) => scores.take(b, &weights, (0, 0), options, seed),
         Machine::Reference(b) => scores.take(b, &weights, (0, 0), options, seed),
+        Machine::Wgpu(b) => scores.take(b, &weights, (0, 0), options, seed),
+        Machine::Cuda(b) => scores.take(b, &weights, (0, 0), options, seed),
     }
     Ok(scores)
 }

@@ -5,6 +5,7 @@ use crate::cli::{Failure, print};
 use crate::command::compare::{foot, head, rows_table};
 use crate::command::train::{Beginning, LayerOptions, outcome};
 use crate::config::{Plan, load, load_over};
+use crate::device::DeviceOption;
 use crate::machine::{Machine, stop_on_interrupt};
 use crate::progress::Screen;
 use crate::table::table;
@@ -36,6 +37,8 @@ pub(crate) struct Arguments {
     /// Change a value of the config; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    #[command(flatten)]
+    device: DeviceOption,
     /// The run folder itself; default: a folder named after the config, below `run.out`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -104,13 +107,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn of_run(arguments: &Arguments) -> Result<(), Failure> {
     let mut overrides: Vec<String> = arguments.layers.overrides().collect();
+    overrides.extend(arguments.device.overrides());
     overrides.extend(arguments.every.map(|n| format!("run.alignment_every={n}")));
     overrides.extend(arguments.overrides.iter().cloned());
     overrides.push("run.alignment=true".into());
     // The score is defined for backprop; any other rule may be asked for.
     let base = ["train.rule=normal".to_string()];
     let config = load_over(&base, arguments.config.as_deref(), &overrides)?;
-    let machine = Machine::new(config.run.precision, config.run.threads)?;
+    let machine = Machine::new(&config.run, config.run.threads)?;
     let plan = Plan::new(config)?;
     let rule = Rule::named(&plan.config.train.rule).expect("the config was checked");
     let options = arguments.options();
@@ -163,8 +167,10 @@ fn check_integrated(plan: &Plan, rule: Rule) -> Result<(), Failure> {
 fn of_files(arguments: &Arguments, files: &Files<'_>) -> Result<(), Failure> {
     let beside = config_beside(files.to);
     let config = arguments.network.as_ref().or(beside.as_ref());
-    let loaded = load(config.map(PathBuf::as_path), &arguments.overrides)?;
-    let machine = Machine::new(loaded.run.precision, loaded.run.threads)?;
+    let overrides: Vec<_> = arguments.device.overrides().collect();
+    let overrides = [overrides, arguments.overrides.clone()].concat();
+    let loaded = load(config.map(PathBuf::as_path), &overrides)?;
+    let machine = Machine::new(&loaded.run, loaded.run.threads)?;
     let seed = loaded.train.seed;
     let plan = config.map(|_| Plan::new(loaded)).transpose()?;
     let network = plan.as_ref().and_then(|plan| plan.model.feed_forward());

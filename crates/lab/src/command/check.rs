@@ -2,6 +2,7 @@
 
 use crate::cli::{Failure, print};
 use crate::config::{Plan, load};
+use crate::device::DeviceOption;
 use crate::machine::Machine;
 use crate::table::table;
 use clap::Args;
@@ -20,6 +21,7 @@ use std::time::Duration;
   sansprop check                                        the embedded digits, all defaults
   sansprop check my.toml
   sansprop check my.toml --set network.width=128
+  sansprop check my.toml --device vulkan                the kernels of a GPU against the reference
   sansprop check --set data.name=cifar-10 --set data.path=data --set network.width=16
 
 What is checked, each with its deviation and its bound:
@@ -37,14 +39,18 @@ pub(crate) struct Arguments {
     /// Change a value of the config; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Show only what does not hold.
     #[arg(long)]
     quiet: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = load(arguments.config.as_deref(), &arguments.overrides)?;
-    let machine = Machine::new(config.run.precision, config.run.threads)?;
+    let overrides: Vec<_> = arguments.device.overrides().collect();
+    let overrides = [overrides, arguments.overrides.clone()].concat();
+    let config = load(arguments.config.as_deref(), &overrides)?;
+    let machine = Machine::new(&config.run, config.run.threads)?;
     let plan = Plan::new(config)?;
     let Some(network) = plan.model.feed_forward() else {
         return Err(Failure::Usage(
@@ -86,6 +92,8 @@ fn observe(check: &Check<'_>, machine: &Machine) -> Vec<Finding> {
     match machine {
         Machine::Cpu(backend) => check.run(backend, &Reference, &mut take),
         Machine::Reference(backend) => check.run(backend, &Reference, &mut take),
+        Machine::Wgpu(backend) => check.run(backend, &Reference, &mut take),
+        Machine::Cuda(backend) => check.run(backend, &Reference, &mut take),
     }
     bar.finish_and_clear();
     findings

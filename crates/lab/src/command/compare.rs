@@ -2,6 +2,7 @@
 
 use crate::cli::{Failure, print};
 use crate::config::{Evaluate, Plan, SetData, load, unknown_rule};
+use crate::device::DeviceOption;
 use crate::machine::{Contestant, Machine, run_folder, stop_on_interrupt};
 use crate::progress::Screen;
 use crate::run::{RunFolder, TrialResult, status_name, write_whole};
@@ -53,6 +54,8 @@ pub(crate) struct Arguments {
     /// Change any other value of the config; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    #[command(flatten)]
+    device: DeviceOption,
 }
 
 impl Arguments {
@@ -81,6 +84,7 @@ impl Arguments {
         all.extend(self.lr.map(|v| format!("train.lr={v:?}")));
         all.extend(self.epochs.map(|v| format!("train.epochs={v}")));
         all.extend(self.seed.map(|v| format!("train.seed={v}")));
+        all.extend(self.device.overrides());
         all.extend(self.overrides.iter().cloned());
         all
     }
@@ -127,7 +131,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(first) = configs.first() else {
         return Err(Failure::Usage("--widths: at least one width".into()));
     };
-    let machine = Machine::new(first.run.precision, first.run.threads)?;
+    let machine = Machine::new(&first.run, first.run.threads)?;
     let data = SetData::load(first)?;
     let plans = configs
         .into_iter()

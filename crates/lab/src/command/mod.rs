@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod config;
 pub(crate) mod data;
+pub(crate) mod devices;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod status;

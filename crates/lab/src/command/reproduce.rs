@@ -3,6 +3,7 @@
 use crate::cli::{Failure, print};
 use crate::config::{Config, SetData, load, nearest, unknown_rule};
 use crate::data::official_shape;
+use crate::device::DeviceOption;
 use crate::machine::stop_on_interrupt;
 use crate::report::{Table, comparison_tables, latex, markdown};
 use crate::reproduce::{Comparison, Estimator, Experiment, belongs, compare};
@@ -80,6 +81,8 @@ pub(crate) struct Arguments {
     /// Change any other value of the config; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    #[command(flatten)]
+    device: DeviceOption,
 }
 
 /// One seed or a range of them.
@@ -144,7 +147,9 @@ impl Arguments {
         }
         let path = self.path.as_ref();
         let path = path.map(|path| ("data.path".to_owned(), Value::from(path.as_str())));
-        let others = self.overrides.iter().map(|text| crate::config::over(text));
+        let device: Vec<_> = self.device.overrides().collect();
+        let others = device.iter().chain(&self.overrides);
+        let others = others.map(|text| crate::config::over(text));
         let others = others.collect::<Result<Vec<_>, _>>()?;
         for (key, value) in path.into_iter().chain(others) {
             let replaced = experiment.replace(&key, &[value]);

@@ -1,6 +1,7 @@
 //! `sansprop sweep`.
 
 use crate::cli::{Failure, print};
+use crate::device::DeviceOption;
 use crate::machine::stop_on_interrupt;
 use crate::sweep::trials::{DataSets, Shard, cohorts, trials};
 use crate::sweep::{Order, Trained, describe, file, summary};
@@ -51,10 +52,13 @@ pub(crate) struct Arguments {
     /// Train only part i of n.
     #[arg(long, value_name = "i/n")]
     shard: Option<Shard>,
+    #[command(flatten)]
+    device: DeviceOption,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let file = file::read(&arguments.file)?;
+    let overrides: Vec<_> = arguments.device.overrides().collect();
+    let file = file::read(&arguments.file, &overrides)?;
     let mut sets = DataSets::default();
     let trials = trials(&file, &mut sets)?;
     let mut cohorts = cohorts(&trials);

@@ -3,6 +3,7 @@
 use crate::cli::{Failure, print};
 use crate::command::compare::{foot, head, rows_table};
 use crate::config::{Config, Plan, load};
+use crate::device::DeviceOption;
 use crate::machine::{Contestant, Machine, stop_on_interrupt};
 use crate::progress::Screen;
 use crate::run::{Checkpoint, Outcome, RunFolder};
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
     /// Change a value of the config; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    #[command(flatten)]
+    device: DeviceOption,
     /// The run folder itself; default: a folder named after the config, below `run.out`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -98,9 +101,10 @@ impl LayerOptions {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut overrides: Vec<String> = arguments.layers.overrides().collect();
+    overrides.extend(arguments.device.overrides());
     overrides.extend(arguments.overrides.iter().cloned());
     let config = load(Some(&arguments.config), &overrides)?;
-    let machine = Machine::new(config.run.precision, config.run.threads)?;
+    let machine = Machine::new(&config.run, config.run.threads)?;
     let plan = Plan::new(config)?;
     let rule = Rule::named(&plan.config.train.rule).expect("the config was checked");
     let config = plan.trial_config(rule);

@@ -209,7 +209,7 @@ fn nearest_key(section: &str, key: &str, keys: &[&str]) -> Option<String> {
 }
 
 /// Applies one `section.key=value`.
-fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
+pub(crate) fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
     let (key, value) = over(text)?;
     let (section, name) = key.split_once('.').expect("an override's key is dotted");
     let entry = table
@@ -322,6 +322,17 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
             "train.target_shift",
             shift,
             "must be a finite number",
+        ));
+    }
+    if !run.device.is_cpu() && run.precision != Precision::F32 {
+        let expected = format!(
+            "run.device = {:?} computes in f32; f32-strict and f64 are for the cpu",
+            run.device.to_string()
+        );
+        return Err(value(
+            "run.precision",
+            run.precision.name().into(),
+            &expected,
         ));
     }
     if network.strides.iter().flatten().any(|&stride| stride == 0) {

@@ -2,6 +2,7 @@
 
 use super::schema::{self, Config, Evaluate, Kind, Variant};
 use crate::data::{self, DataError, DataSet, SequenceSet};
+use crate::device::Device;
 use sansprop::cohort::TrialSpec;
 use sansprop::model::Model;
 use sansprop::network::{Architecture, Network, NetworkError, NetworkSpec, Parameterization};
@@ -257,6 +258,7 @@ impl Config {
         config.data.path = None;
         config.run.out = String::new();
         config.run.threads = 0;
+        config.run.device = Device::Cpu;
         (config.run.gradient_angle, config.run.layer_drift) = (false, false);
         config.run.tensorboard = false;
         config.run.checkpoint_every = 0;

@@ -1,5 +1,6 @@
 //! The keys of a config file and their types.
 
+use crate::device::Device;
 use serde::{Deserialize, Serialize};
 
 /// Sections and keys, for unknown-key errors and suggestions.
@@ -47,6 +48,7 @@ pub const SECTIONS: [(&str, &[&str]); 4] = [
         &[
             "out",
             "threads",
+            "device",
             "precision",
             "log_steps",
             "eval_every",
@@ -151,6 +153,17 @@ pub enum Precision {
     F64,
 }
 
+impl Precision {
+    /// The name in configs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F32Strict => "f32-strict",
+            Self::F64 => "f64",
+        }
+    }
+}
+
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Data {
@@ -231,6 +244,10 @@ pub struct Run {
     pub out: String,
     /// Threads; 0 for one per core.
     pub threads: usize,
+    /// What computes. Not written where it is the CPU, so that runs keep the names that they had before there was
+    /// the key.
+    #[serde(skip_serializing_if = "Device::is_cpu")]
+    pub device: Device,
     /// Arithmetic.
     pub precision: Precision,
     /// Whether every step is written to metrics.jsonl.

@@ -158,6 +158,10 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
         "0: one per core; the result does not depend on it",
     );
     add(
+        format!("device = \"{}\"", run.device),
+        "cpu; cuda, vulkan or metal for a GPU (sansprop devices)",
+    );
+    add(
         "precision = \"f32\"".into(),
         "f32; f32-strict: every sum in its plain order; f64: the slow reference kernels",
     );

@@ -5,6 +5,7 @@ use super::schema::{
     Precision, Run, Train, Variant,
 };
 use crate::data::ADD_TASK;
+use crate::device::Device;
 use serde::Deserialize;
 
 /// A config as written: every key may be absent.
@@ -60,6 +61,7 @@ pub(super) struct WrittenTrain {
 pub(super) struct WrittenRun {
     pub out: Option<String>,
     pub threads: Option<usize>,
+    pub device: Option<Device>,
     pub precision: Option<Precision>,
     pub log_steps: Option<bool>,
     pub eval_every: Option<usize>,
@@ -207,6 +209,7 @@ impl Written {
             run: Run {
                 out: run.out.unwrap_or_else(|| "runs".into()),
                 threads: run.threads.unwrap_or(0),
+                device: run.device.unwrap_or_default(),
                 precision: run.precision.unwrap_or(Precision::F32),
                 log_steps: run.log_steps.unwrap_or(false),
                 eval_every: run.eval_every.unwrap_or(1),

@@ -9,13 +9,14 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Keys in which trials of one group may differ: the seed, and what changes no result.
-const WITHIN: [&str; 14] = [
+const WITHIN: [&str; 15] = [
     "data.path",
     "train.rule",
     "train.seed",
     "network.width",
     "run.out",
     "run.threads",
+    "run.device",
     "run.log_steps",
     "run.gradient_angle",
     "run.layer_drift",

@@ -4,6 +4,7 @@ use super::trials::{DataSets, Trial};
 use super::work::threads_of_job;
 use crate::cli::Failure;
 use crate::config::{Plan, Precision, SetData};
+use crate::machine::Machine;
 use crate::table::table;
 use sansprop::cohort::{Cohort, TrialSpec, shares_hidden_pass};
 use sansprop::images::{Images, Pixels};
@@ -14,7 +15,7 @@ use sansprop::optim::Optimizer;
 use sansprop::rule::{Feedback, RULES, Rule};
 use sansprop::sequences::Sequences;
 use sansprop::train::{Blind, Schedule, train};
-use sansprop_kernels::{Backend, CpuBackend, Reference};
+use sansprop_kernels::Backend;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Instant;
@@ -162,8 +163,8 @@ fn multiply_adds(plan: &Plan) -> f64 {
 fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
     let (model, batch) = (&plan.model, plan.config.train.batch);
     let alignment = plan.config.run.alignment;
-    // Trials with companions step one after the other.
-    let lanes = match alignment {
+    // Trials with companions step one after the other, and so do those on a GPU.
+    let lanes = match alignment || !plan.config.run.device.is_cpu() {
         true => 0,
         false => lane_count(model, batch, specs.len(), threads),
     };
@@ -224,17 +225,18 @@ impl Speeds {
         config.network.width = config.network.width.min(WIDEST_TIMED);
         let (train, run) = (&config.train, &config.run);
         let network = format!(
-            "{} {:?} {} {:?} {threads}",
-            config.data.name, config.network, train.batch, run.precision
+            "{} {:?} {} {:?} {} {threads}",
+            config.data.name, config.network, train.batch, run.precision, run.device
         );
         if let Some(speed) = self.0.get(&network) {
             return Ok(*speed);
         }
         let plan = Plan::with_data(config, plan.data.clone())?;
-        let speed = match plan.config.run.precision {
-            Precision::F32 => measure_on(&CpuBackend::new(threads)?, &plan),
-            Precision::F32Strict => measure_on(&CpuBackend::new(threads)?.strict(), &plan),
-            Precision::F64 => measure_on(&Reference, &plan),
+        let speed = match Machine::new(&plan.config.run, threads)? {
+            Machine::Cpu(backend) => measure_on(&backend, &plan),
+            Machine::Reference(backend) => measure_on(&backend, &plan),
+            Machine::Wgpu(backend) => measure_on(&backend, &plan),
+            Machine::Cuda(backend) => measure_on(&backend, &plan),
         }?;
         self.0.insert(network, speed);
         Ok(speed)

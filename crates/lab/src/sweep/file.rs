@@ -6,10 +6,11 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// Keys that change no result: trials cannot differ in them.
-const NO_AXES: [&str; 6] = [
+const NO_AXES: [&str; 7] = [
     "data.path",
     "run.out",
     "run.threads",
+    "run.device",
     "run.tensorboard",
     "run.checkpoint_every",
     "run.checkpoint_minutes",
@@ -49,22 +50,22 @@ pub struct SweepFile {
 
 type Axes = Vec<(String, Vec<Value>)>;
 
-/// Reads a sweep file.
+/// Reads a sweep file; `overrides`, each `section.key=value`, change its base config.
 ///
 /// # Errors
 /// An unreadable file, bad TOML, unknown keys (with the nearest known one), wrong types, impossible values, an
 /// empty list of values.
-pub fn read(path: &Path) -> Result<SweepFile, ConfigError> {
+pub fn read(path: &Path, overrides: &[String]) -> Result<SweepFile, ConfigError> {
     let origin = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })?;
-    parse(&text, &origin)
-}
-
-fn parse(text: &str, origin: &str) -> Result<SweepFile, ConfigError> {
-    of_table(config::syntax(text, origin)?, origin)
+    let mut table = config::syntax(&text, &origin)?;
+    for text in overrides {
+        config::apply(&mut table, text)?;
+    }
+    of_table(table, &origin)
 }
 
 /// The sweep that a file's content, read as TOML, says.

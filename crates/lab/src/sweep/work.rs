@@ -231,7 +231,7 @@ impl Worker<'_> {
         let data = open(known).sets.of(config)?;
         let plan = Plan::with_data(config.clone(), data)?;
         let threads = threads_of_job(config.run.threads, self.jobs);
-        let machine = Machine::new(config.run.precision, threads)?;
+        let machine = Machine::new(&config.run, threads)?;
         let train = || machine.train(&plan, &contestants, self.screen, self.stop);
         let message = match catch_unwind(AssertUnwindSafe(train)) {
             Ok(Ok(results)) => {
