@@ -36,6 +36,9 @@ use winograd::Tiles;
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 
 /// f32 kernels on the CPU.
+///
+/// Denormal numbers are kept as IEEE 754 has them, on any instruction set and number of threads; only Adam's moments
+/// become 0 there, because they would stay denormal for good where a gradient stays 0 (docs/performance.md).
 pub struct CpuBackend {
     set: InstructionSet,
     /// Whether every sum keeps its plain order: no tiled convolutions.
