@@ -15,7 +15,9 @@ mod reference;
 pub mod tolerance;
 mod wiring;
 
-pub use backend::{AdamStep, Backend, CellWeights, Landing, LossReport, Record, Unrolled};
+pub use backend::{
+    AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Unrolled,
+};
 pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;

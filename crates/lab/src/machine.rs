@@ -5,11 +5,13 @@ use crate::cli::Failure;
 use crate::config::{Config, Plan, Precision};
 use crate::progress::{Line, Progress, Screen};
 use crate::run::{
-    Checkpoint, Environment, Lock, Policy, Recorder, RunError, RunFolder, TrialRecord, TrialResult,
+    Checkpoint, Environment, LayerRecord, Lock, Policy, Recorder, RunError, RunFolder, TrialRecord,
+    TrialResult,
 };
 use sansprop::checkpoint::Position;
 use sansprop::cohort::Cohort;
 use sansprop::diagnosis::Request;
+use sansprop::model::Model;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
 use sansprop_kernels::{Backend, CpuBackend, Reference};
@@ -50,6 +52,7 @@ impl Machine {
                 b.instruction_set().to_string(),
                 b.threads(),
                 b.precision(),
+                kernels(b, &plan.model),
                 parameters,
                 source,
             ),
@@ -58,6 +61,7 @@ impl Machine {
                 "none".into(),
                 1,
                 b.precision(),
+                kernels(b, &plan.model),
                 parameters,
                 source,
             ),
@@ -100,6 +104,13 @@ impl Machine {
             Self::Reference(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
+}
+
+fn kernels<B: Backend>(backend: &B, model: &Model) -> Vec<LayerRecord> {
+    let layers = model.layers().into_iter();
+    layers
+        .map(|(name, layer)| LayerRecord::new(name, backend.kernels(layer)))
+        .collect()
 }
 
 /// One trial of a cohort: what it is, where it is written, and from where it goes on.

@@ -11,7 +11,8 @@ use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
 use super::{CpuBackend, elementwise, winograd};
 use crate::{
-    AdamStep, Backend, CellWeights, Landing, Layer, LossReport, Record, RecurrentCell, Unrolled,
+    AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
+    RecurrentCell, Unrolled,
 };
 use std::sync::Mutex;
 
@@ -26,6 +27,19 @@ impl Backend for CpuBackend {
         match self.strict {
             true => "f32-strict",
             false => "f32",
+        }
+    }
+
+    fn kernels(&self, layer: &Layer) -> LayerKernels {
+        let how = match self.tiles(layer) {
+            Some(_) => "Winograd tiles",
+            None => "plain sums",
+        };
+        let to = |columns| format!("{how}, {}", self.set.for_columns(columns));
+        LayerKernels {
+            forward: to(layer.outputs),
+            feedback: to(layer.inputs),
+            weight_gradient: to(layer.outputs),
         }
     }
 
