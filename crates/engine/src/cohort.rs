@@ -7,10 +7,10 @@
 use crate::companion::Companion;
 use crate::diagnosis::{LayerDiagnosis, Request};
 use crate::init::FeedbackDraw;
-use crate::lanes::Lane;
+use crate::lanes::Lanes;
 use crate::learn::FeedbackState;
 use crate::minibatch::{Minibatch, Targets};
-use crate::model::{Model, named_tensors};
+use crate::model::{Model, Trained, named_tensors};
 use crate::optim::{Optimizer, OptimizerState};
 use crate::pass::{Weights, upload};
 use crate::recurrent::RecurrentRoom;
@@ -18,6 +18,7 @@ use crate::room::FeedForwardRoom;
 use crate::rule::{Feedback, Rule};
 use crate::update::Common;
 use sansprop_kernels::Backend;
+use std::mem;
 
 /// What distinguishes one trial of a cohort.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +51,8 @@ pub struct Trial<B: Backend> {
     pub(crate) weights: Weights<B>,
     pub(crate) feedback: FeedbackState<B>,
     pub(crate) optimizer: OptimizerState<B>,
+    /// What the rule trains, in the order of updates.
+    pub(crate) trained: Vec<Trained>,
     status: Status,
     steps: u64,
     /// Whether the hidden layers are those of the cohort's W⁽⁰⁾ for good.
@@ -97,6 +100,7 @@ impl<B: Backend> Trial<B> {
             weights: model.upload(backend, &drawn.weights),
             feedback,
             optimizer: OptimizerState::new(backend, spec.optimizer, &lengths),
+            trained,
             status: Status::Running,
             steps: 0,
             frozen: false,
@@ -157,8 +161,10 @@ pub struct Cohort<'b, B: Backend> {
     pub(crate) room: Room<B>,
     /// Whether the initial network has run on the loaded minibatch.
     initial_ran: bool,
-    /// Rooms for trials side by side; empty where they step one after the other.
-    pub(crate) lanes: Vec<Lane<B>>,
+    /// The trials that it last ran for.
+    initial_for: Vec<usize>,
+    /// Rooms for trials side by side; none where they step one after the other.
+    pub(crate) lanes: Option<Lanes<B>>,
     pub(crate) diagnosis_request: Request,
     /// Whether the steps on the loaded minibatch are to be looked at.
     diagnose_here: bool,
@@ -168,7 +174,7 @@ pub struct Cohort<'b, B: Backend> {
 /// A cohort taken apart, so that trials can change while they look at what is common.
 pub(crate) struct Parts<'a, B: Backend> {
     pub(crate) room: &'a mut Room<B>,
-    pub(crate) lanes: &'a mut Vec<Lane<B>>,
+    pub(crate) lanes: Option<&'a mut Lanes<B>>,
     pub(crate) trials: &'a mut Vec<Trial<B>>,
     pub(crate) common: Common<'a, B>,
 }
@@ -258,7 +264,8 @@ impl<'b, B: Backend> Cohort<'b, B> {
             targets: Targets::Labels(Vec::new()),
             room,
             initial_ran: false,
-            lanes: Vec::new(),
+            initial_for: Vec::new(),
+            lanes: None,
             diagnosis_request: Request::default(),
             diagnose_here: false,
             diagnosis: None,
@@ -314,33 +321,35 @@ impl<'b, B: Backend> Cohort<'b, B> {
         self.targets.clone_from(&minibatch.targets);
         self.initial_ran = false;
         self.room.load(self.backend, minibatch);
-        for lane in &mut self.lanes {
-            lane.load(minibatch);
+        if let Some(lanes) = &mut self.lanes {
+            lanes.load(minibatch);
         }
     }
 
     /// Runs the initial network on the loaded minibatch, if running trials look at it and can share it; returns
     /// these trials. Trials whose hidden layers never change look at it in training and in evaluation, the align
     /// rules only where they learn.
-    pub fn run_initial(&mut self, learning: bool) -> Vec<usize> {
+    pub fn run_initial(&mut self, learning: bool) -> &[usize] {
+        let mut wanting = mem::take(&mut self.initial_for);
+        wanting.clear();
         let lends = self.lends_hidden();
         let wants = |i: usize, t: &Trial<B>| {
             let learns = t.spec.rule.needs_initial_pass() || self.companion_shares_initial(i);
             t.running() && (learning && learns || lends && t.frozen)
         };
         let trials = self.trials.iter().enumerate();
-        let wanting = trials.filter(|(i, t)| wants(*i, t)).map(|(i, _)| i);
-        let wanting: Vec<usize> = wanting.collect();
+        wanting.extend(trials.filter(|(i, t)| wants(*i, t)).map(|(i, _)| i));
         match (&mut self.room, &self.model, &self.initial_weights) {
             (Room::FeedForward(room), Model::FeedForward(network), Some(weights))
                 if !wanting.is_empty() =>
             {
                 room.run_initial(self.backend, network, weights, self.batch);
                 self.initial_ran = true;
-                wanting
             }
-            _ => Vec::new(),
+            _ => wanting.clear(),
         }
+        self.initial_for = wanting;
+        &self.initial_for
     }
 
     /// Whether frozen trials may use the initial network's pass: a diagnosis wants every trial's own.
@@ -353,7 +362,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
         let lends_hidden = self.initial_ran && self.lends_hidden();
         Parts {
             room: &mut self.room,
-            lanes: &mut self.lanes,
+            lanes: self.lanes.as_mut(),
             trials: &mut self.trials,
             common: Common {
                 model: &self.model,
@@ -393,7 +402,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
             }
             self.learn(trial);
             let gradient = self.room.gradient();
-            self.trials[trial].apply(self.backend, &self.model, gradient);
+            self.trials[trial].apply(self.backend, gradient);
         }
         report
     }

@@ -10,6 +10,7 @@ use crate::minibatch::Minibatch;
 use crate::model::Model;
 use crate::update::Common;
 use sansprop_kernels::{Backend, Layer};
+use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,18 +18,79 @@ use std::time::Instant;
 const MOST_VALUES: usize = 1 << 27;
 
 /// One thread's backend and room.
-pub(crate) struct Lane<B: Backend> {
+struct Lane<B: Backend> {
     backend: B,
     room: Room<B>,
-    done: Vec<Done>,
+    done: Vec<Job<B>>,
 }
 
-/// What a lane did: the trial's place, its report, and the seconds that it took.
-type Done = (usize, Report, f64);
+/// A trial on its way through the lanes.
+struct Job<B: Backend> {
+    /// Its place among the trials.
+    place: usize,
+    trial: Trial<B>,
+    /// What came of its turn, and the seconds that it took; none of a trial that was not asked for.
+    outcome: Option<(Report, f64)>,
+}
 
-impl<B: Backend> Lane<B> {
+/// A lane for each thread, and what they hand out and collect, in memory that all steps use again.
+pub(crate) struct Lanes<B: Backend> {
+    lanes: Vec<Lane<B>>,
+    /// Trials that wait for a lane, the next one last.
+    waiting: Vec<Job<B>>,
+    done: Vec<Job<B>>,
+    together: Together,
+}
+
+impl<B: Backend> Lanes<B> {
     pub(crate) fn load(&mut self, minibatch: &Minibatch) {
-        self.room.load(&self.backend, minibatch);
+        for lane in &mut self.lanes {
+            lane.room.load(&lane.backend, minibatch);
+        }
+    }
+
+    /// Hands all trials in, those that are wanted to wait for a lane.
+    fn line_up(&mut self, trials: &mut Vec<Trial<B>>, wanted: &[usize]) {
+        for (place, trial) in trials.drain(..).enumerate() {
+            let line = match wanted.contains(&place) {
+                true => &mut self.waiting,
+                false => &mut self.done,
+            };
+            line.push(Job {
+                place,
+                trial,
+                outcome: None,
+            });
+        }
+        // The longest first, so that all threads end at about the same time.
+        let long = |trial: &Trial<B>| !trial.frozen && trial.spec().rule.passes() >= 2;
+        let key = |job: &Job<B>| (long(&job.trial), Reverse(job.place));
+        self.waiting.sort_unstable_by_key(key);
+    }
+
+    /// Hands all trials back and works out reports and shares.
+    fn hand_back(&mut self, trials: &mut Vec<Trial<B>>, wanted: &[usize]) -> &Together {
+        let Self {
+            lanes,
+            done,
+            together: Together { reports, shares },
+            ..
+        } = self;
+        for lane in lanes {
+            done.append(&mut lane.done);
+        }
+        done.sort_unstable_by_key(|job| job.place);
+        let outcomes = done.iter().filter_map(|job| job.outcome);
+        let total: f64 = outcomes.map(|(_, seconds)| seconds).sum();
+        reports.clear();
+        shares.clear();
+        for &place in wanted {
+            let (report, seconds) = done[place].outcome.expect("every trial had its turn");
+            reports.push(report);
+            shares.push((place, seconds / total));
+        }
+        trials.extend(done.drain(..).map(|job| job.trial));
+        &self.together
     }
 }
 
@@ -91,20 +153,28 @@ impl<B: Backend> Cohort<'_, B> {
         let lane = |backend: B| Lane {
             room: Room::new(&backend, &self.model, batch, initial),
             backend,
-            done: Vec::new(),
+            done: Vec::with_capacity(trials),
         };
-        self.lanes = backends.into_iter().map(lane).collect();
+        self.lanes = Some(Lanes {
+            lanes: backends.into_iter().map(lane).collect(),
+            waiting: Vec::with_capacity(trials),
+            done: Vec::with_capacity(trials),
+            together: Together {
+                reports: Vec::with_capacity(trials),
+                shares: Vec::with_capacity(trials),
+            },
+        });
     }
 
     /// As [`step`](Self::step) of every given trial; none where they must go one after the other.
-    pub fn step_together(&mut self, trials: &[usize]) -> Option<Together> {
+    pub fn step_together(&mut self, trials: &[usize]) -> Option<&Together> {
         self.together(trials, |room, backend, trial, common| {
             room.step(backend, trial, common)
         })
     }
 
     /// As [`evaluate`](Self::evaluate) of every given trial; none where they must go one after the other.
-    pub fn evaluate_together(&mut self, trials: &[usize]) -> Option<Together> {
+    pub fn evaluate_together(&mut self, trials: &[usize]) -> Option<&Together> {
         self.together(trials, |room, backend, trial, common| {
             room.evaluate(backend, trial, common)
         })
@@ -114,10 +184,7 @@ impl<B: Backend> Cohort<'_, B> {
         &mut self,
         wanted: &[usize],
         work: impl Fn(&mut Room<B>, &B, &mut Trial<B>, &Common<'_, B>) -> Report + Send + Sync,
-    ) -> Option<Together> {
-        if self.lanes.is_empty() || wanted.len() < self.lanes.len() {
-            return None;
-        }
+    ) -> Option<&Together> {
         let backend = self.backend;
         let Parts {
             room,
@@ -125,50 +192,40 @@ impl<B: Backend> Cohort<'_, B> {
             trials,
             mut common,
         } = self.parts();
-        let mut jobs: Vec<(usize, &mut Trial<B>)> = trials.iter_mut().enumerate().collect();
-        jobs.retain(|(i, _)| wanted.contains(i));
-        // The longest first, so that all threads end at about the same time.
-        jobs.sort_by_key(|(_, trial)| trial.frozen || trial.spec().rule.passes() < 2);
+        let all = lanes.filter(|all| wanted.len() >= all.lanes.len())?;
+        all.line_up(trials, wanted);
+        let Lanes {
+            lanes,
+            waiting,
+            done,
+            ..
+        } = &mut *all;
         // A last round that not all threads have a trial for is left to trials that all threads work on.
-        let rest = jobs.split_off(jobs.len() - jobs.len() % lanes.len());
-        let mut done = Vec::new();
-        for (index, trial) in rest {
+        let rest = waiting.len() % lanes.len();
+        for mut job in waiting.drain(..rest) {
             let start = Instant::now();
-            let report = work(room, backend, trial, &common);
+            let report = work(room, backend, &mut job.trial, &common);
             let seconds = start.elapsed().as_secs_f64() * lanes.len() as f64;
-            done.push((index, report, seconds));
+            job.outcome = Some((report, seconds));
+            done.push(job);
         }
         common.initial_pass = match &*room {
             Room::FeedForward(room) => room.initial(),
             Room::Recurrent(_) => None,
         };
-        let queue = Mutex::new(jobs.into_iter());
+        let queue = Mutex::new(waiting);
         backend.side_by_side(lanes, |lane| {
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((index, trial)) = next else {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let Some(mut job) = next else {
                     break;
                 };
                 let start = Instant::now();
-                let report = work(&mut lane.room, &lane.backend, trial, &common);
-                lane.done
-                    .push((index, report, start.elapsed().as_secs_f64()));
+                let report = work(&mut lane.room, &lane.backend, &mut job.trial, &common);
+                job.outcome = Some((report, start.elapsed().as_secs_f64()));
+                lane.done.push(job);
             }
         });
-        done.extend(lanes.iter_mut().flat_map(|lane| lane.done.drain(..)));
-        Some(in_order(wanted, &done))
-    }
-}
-
-fn in_order(wanted: &[usize], done: &[Done]) -> Together {
-    let total: f64 = done.iter().map(|(_, _, seconds)| seconds).sum();
-    let of = |trial: &usize| {
-        let found = done.iter().find(|(index, _, _)| index == trial);
-        *found.expect("every trial had its turn")
-    };
-    let share = |trial: &usize| (*trial, of(trial).2 / total);
-    Together {
-        reports: wanted.iter().map(|trial| of(trial).1).collect(),
-        shares: wanted.iter().map(share).collect(),
+        Some(all.hand_back(trials, wanted))
     }
 }

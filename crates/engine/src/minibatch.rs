@@ -1,12 +1,30 @@
 //! A minibatch on the host.
 
 /// What a minibatch is to be answered with.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Targets {
     /// The class of each sample.
     Labels(Vec<u32>),
     /// The values of each sequence, `[step, batch, output]`.
     Values(Vec<f32>),
+}
+
+impl Clone for Targets {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Labels(labels) => Self::Labels(labels.clone()),
+            Self::Values(values) => Self::Values(values.clone()),
+        }
+    }
+
+    /// Into the memory that is there, which the derived one would not use again.
+    fn clone_from(&mut self, source: &Self) {
+        match (self, source) {
+            (Self::Labels(to), Self::Labels(from)) => to.clone_from(from),
+            (Self::Values(to), Self::Values(from)) => to.clone_from(from),
+            (to, from) => *to = from.clone(),
+        }
+    }
 }
 
 /// Inputs and targets of some samples, laid out for a network's first layer.

@@ -46,6 +46,22 @@ impl Model {
         }
     }
 
+    /// Every layer with its name, `layers.N` or the recurrent network's `input`, `hidden` and `readout`.
+    pub fn layers(&self) -> Vec<(String, &Layer)> {
+        match self {
+            Self::FeedForward(network) => {
+                let layers = network.layers().iter().enumerate();
+                layers
+                    .map(|(l, layer)| (format!("layers.{l}"), layer))
+                    .collect()
+            }
+            Self::Recurrent(network) => {
+                let names = ["input", "hidden", "readout"].map(String::from);
+                names.into_iter().zip(network.layers()).collect()
+            }
+        }
+    }
+
     /// Number of trained values.
     pub fn parameters(&self) -> usize {
         match self {

@@ -173,7 +173,7 @@ struct Run<'r, 'b, B: Backend> {
     observer: &'r mut (dyn Observer<B> + Send),
 }
 
-impl<B: Backend> Run<'_, '_, B> {
+impl<'b, B: Backend> Run<'_, 'b, B> {
     fn tell(&mut self, event: &Event) -> ControlFlow<()> {
         self.observer.observe(event, self.cohort)
     }
@@ -298,7 +298,7 @@ impl<B: Backend> Run<'_, '_, B> {
 
     /// Runs the initial network for the trials that look at it, to learn or to be evaluated.
     fn run_initial(&mut self, learning: bool) -> ControlFlow<()> {
-        let trials = self.cohort.run_initial(learning);
+        let trials = self.cohort.run_initial(learning).to_vec();
         if trials.is_empty() {
             return ControlFlow::Continue(());
         }
@@ -308,9 +308,9 @@ impl<B: Backend> Run<'_, '_, B> {
     /// The reports of trials side by side, where the cohort is spread.
     fn together(
         &mut self,
-        work: impl FnOnce(&mut Cohort<'_, B>) -> Option<Together>,
+        work: impl for<'c> FnOnce(&'c mut Cohort<'b, B>) -> Option<&'c Together>,
     ) -> ControlFlow<(), Option<std::vec::IntoIter<Report>>> {
-        let Some(Together { reports, shares }) = work(self.cohort) else {
+        let Some(Together { reports, shares }) = work(self.cohort).cloned() else {
             return ControlFlow::Continue(None);
         };
         self.tell(&Event::Together { shares })?;

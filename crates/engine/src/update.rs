@@ -124,7 +124,7 @@ impl<B: Backend> Room<B> {
         if report.loss.is_finite() {
             let rule = trial.spec().rule;
             self.learn(backend, trial, &rule, common);
-            trial.apply(backend, common.model, self.gradient());
+            trial.apply(backend, self.gradient());
         }
         report
     }
@@ -132,9 +132,9 @@ impl<B: Backend> Room<B> {
 
 impl<B: Backend> Trial<B> {
     /// Lets the optimiser take one step along a direction.
-    pub(crate) fn apply(&mut self, backend: &B, model: &Model, gradient: &Weights<B>) {
+    pub(crate) fn apply(&mut self, backend: &B, gradient: &Weights<B>) {
         self.optimizer.begin_step();
-        for (i, tensor) in model.trained(&self.spec().rule).into_iter().enumerate() {
+        for (i, &tensor) in self.trained.iter().enumerate() {
             let (gradient, weight) = match tensor {
                 Trained::Weight(l) => (&gradient.weight[l], &mut self.weights.weight[l]),
                 Trained::Bias(l) => (&gradient.bias[l], &mut self.weights.bias[l]),

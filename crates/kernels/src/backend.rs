@@ -25,6 +25,17 @@ pub struct AdamStep {
     pub epsilon: f64,
 }
 
+/// By what a backend computes a layer in each direction, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerKernels {
+    /// Forward pass.
+    pub forward: String,
+    /// Feedback to the layer below, whether a rule sends one or not.
+    pub feedback: String,
+    /// Weight gradient.
+    pub weight_gradient: String,
+}
+
 /// What a minibatch left behind at one layer, read again by feedback and weight gradients.
 #[derive(Clone, Debug)]
 pub struct Record<T> {
@@ -81,6 +92,16 @@ pub trait Backend: Send + Sync {
 
     /// Name of the arithmetic: `f32`, `f64`.
     fn precision(&self) -> &'static str;
+
+    /// By what a layer is computed: all that decides it are its shape, the precision and the instruction set.
+    fn kernels(&self, _layer: &Layer) -> LayerKernels {
+        let sums = || "plain sums".to_string();
+        LayerKernels {
+            forward: sums(),
+            feedback: sums(),
+            weight_gradient: sums(),
+        }
+    }
 
     /// Runs `work` where this backend's kernels start fastest (inside its thread pool).
     fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;

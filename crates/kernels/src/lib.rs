@@ -16,7 +16,9 @@ mod reference;
 pub mod tolerance;
 mod wiring;
 
-pub use backend::{AdamStep, Backend, CellWeights, Landing, LossReport, Record, Unrolled};
+pub use backend::{
+    AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Unrolled,
+};
 pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{
     CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, WgpuBackend, gpu_devices,

@@ -6,11 +6,13 @@ use crate::config::{Config, Plan, Precision, Run};
 use crate::device::Device;
 use crate::progress::{Line, Progress, Screen};
 use crate::run::{
-    Checkpoint, Environment, Lock, Policy, Recorder, RunError, RunFolder, TrialRecord, TrialResult,
+    Checkpoint, Environment, LayerRecord, Lock, Policy, Recorder, RunError, RunFolder, TrialRecord,
+    TrialResult,
 };
 use sansprop::checkpoint::Position;
 use sansprop::cohort::Cohort;
 use sansprop::diagnosis::Request;
+use sansprop::model::Model;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
 use sansprop_kernels::{Backend, CpuBackend, CudaBackend, GpuApi, Reference, WgpuBackend};
@@ -53,24 +55,15 @@ impl Machine {
     }
 
     fn environment(&self, plan: &Plan) -> Environment {
-        let (device, set, threads, precision) = match self {
+        match self {
             Self::Cpu(b) => {
                 let set = b.instruction_set().to_string();
-                (b.device(), set, b.threads(), b.precision())
+                environment_of(b, set, b.threads(), plan)
             }
-            Self::Reference(b) => (b.device(), "none".into(), 1, b.precision()),
-            Self::Wgpu(b) => (b.device(), "none".into(), 1, b.precision()),
-            Self::Cuda(b) => (b.device(), "none".into(), 1, b.precision()),
-        };
-        let parameters = plan.model.parameters();
-        Environment::now(
-            device,
-            set,
-            threads,
-            precision,
-            parameters,
-            plan.data.source(),
-        )
+            Self::Reference(b) => environment_of(b, "none".into(), 1, plan),
+            Self::Wgpu(b) => environment_of(b, "none".into(), 1, plan),
+            Self::Cuda(b) => environment_of(b, "none".into(), 1, plan),
+        }
     }
 
     /// Writes each trial's config and environment into its folder.
@@ -111,6 +104,30 @@ impl Machine {
             Self::Cuda(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
+}
+
+fn kernels<B: Backend>(backend: &B, model: &Model) -> Vec<LayerRecord> {
+    let layers = model.layers().into_iter();
+    layers
+        .map(|(name, layer)| LayerRecord::new(name, backend.kernels(layer)))
+        .collect()
+}
+
+fn environment_of<B: Backend>(
+    backend: &B,
+    instruction_set: String,
+    threads: usize,
+    plan: &Plan,
+) -> Environment {
+    Environment::now(
+        backend.device(),
+        instruction_set,
+        threads,
+        backend.precision(),
+        kernels(backend, &plan.model),
+        plan.model.parameters(),
+        plan.data.source(),
+    )
 }
 
 /// One trial of a cohort: what it is, where it is written, and from where it goes on.

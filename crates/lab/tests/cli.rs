@@ -493,6 +493,46 @@ fn instruction_sets_can_be_forced() {
     assert!(text(&output.stderr).contains("portable"));
 }
 
+/// Oracle: the rule of docs/performance.md, by hand. Tiles need 32 channels on both sides and stride 1, and `f32`.
+#[test]
+fn the_kernels_of_each_layer_are_recorded() {
+    let folder = temporary();
+    let config = "[network]\nstrides = [1, 1, 2]\nwidth = 32\n[train]\nmax_steps = 1\nbatch = 20\n\
+                  [data]\ntrain_points = 40\n";
+    write(folder.path(), "c.toml", config);
+    for (precision, set, expected) in [
+        (
+            "f32",
+            "portable",
+            ["plain sums, portable", "Winograd tiles, portable"],
+        ),
+        ("f32-strict", "portable", ["plain sums, portable"; 2]),
+        ("f64", "none", ["plain sums"; 2]),
+    ] {
+        let option = format!("run.precision={precision}");
+        let arguments = [
+            "train", "c.toml", "--out", "run", "--force", "--set", &option,
+        ];
+        let output = sansprop(folder.path(), &arguments)
+            .env("SANSPROP_ISA", "portable")
+            .output()
+            .expect("the binary starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let environment: Value =
+            serde_json::from_slice(&read(folder.path().join("run/env.json"))).expect("JSON");
+        assert_eq!(environment["instruction_set"], set);
+        let layers = environment["kernels"].as_array().expect("a list");
+        let [plain, tiles] = expected;
+        for (l, (layer, kernel)) in layers.iter().zip([plain, tiles, plain, plain]).enumerate() {
+            assert_eq!(layer["layer"], format!("layers.{l}"));
+            for direction in ["forward", "feedback", "weight_gradient"] {
+                assert_eq!(layer[direction], kernel, "{precision}, layer {l}");
+            }
+        }
+        assert_eq!(layers.len(), 4);
+    }
+}
+
 /// Every kind of network, norm, activation, optimiser and precision that a config can name.
 #[test]
 fn every_choice_of_a_config_trains() {
@@ -564,6 +604,11 @@ fn the_add_task_trains_a_recurrent_network() {
     let lines = metrics(&path.join("run"));
     assert!(lines[0]["train_loss"].as_f64() > lines[1]["train_loss"].as_f64());
     assert!(lines[0]["eval_accuracy"].is_null());
+    let environment: Value =
+        serde_json::from_slice(&read(path.join("run/env.json"))).expect("JSON");
+    for (layer, name) in ["input", "hidden", "readout"].iter().enumerate() {
+        assert_eq!(environment["kernels"][layer]["layer"], *name);
+    }
     let end = &lines[2];
     assert_eq!(end["best_epoch"], 1);
     assert_eq!(end["best_eval_loss"], lines[1]["eval_loss"]);

@@ -5,12 +5,14 @@ use super::pack::{Direction, Packing};
 use super::panel::ForwardPort;
 use super::pointer::Pointer;
 use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
+use super::scratch::Scratch;
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
 use super::{CpuBackend, elementwise, winograd};
 use crate::{
-    AdamStep, Backend, CellWeights, Landing, Layer, LossReport, Record, RecurrentCell, Unrolled,
+    AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
+    RecurrentCell, Unrolled,
 };
 use std::sync::Mutex;
 
@@ -25,6 +27,19 @@ impl Backend for CpuBackend {
         match self.strict {
             true => "f32-strict",
             false => "f32",
+        }
+    }
+
+    fn kernels(&self, layer: &Layer) -> LayerKernels {
+        let how = match self.tiles(layer) {
+            Some(_) => "Winograd tiles",
+            None => "plain sums",
+        };
+        let to = |columns| format!("{how}, {}", self.set.for_columns(columns));
+        LayerKernels {
+            forward: to(layer.outputs),
+            feedback: to(layer.inputs),
+            weight_gradient: to(layer.outputs),
         }
     }
 
@@ -81,7 +96,7 @@ impl Backend for CpuBackend {
         out: &mut Record<CpuBuffer>,
     ) {
         let len = layer.locations() * batch * layer.outputs;
-        self.with_channel_sums(layer, 1, |[moments, _]| {
+        self.with_channel_sums(layer, 1, |[moments, _], scratch| {
             let port = ForwardPort {
                 norm: layer.norm,
                 activation: layer.activation,
@@ -93,7 +108,8 @@ impl Backend for CpuBackend {
                 moments,
             };
             let finish = Finish::Forward(port);
-            self.gather(layer, Direction::Forward, batch, weight, input, finish);
+            let through = (layer, Direction::Forward);
+            self.gather(scratch, through, batch, weight, input, finish);
         });
     }
 
@@ -133,7 +149,8 @@ impl Backend for CpuBackend {
             scale: layer.scale as f32,
             out: Pointer::new(&mut out[..layer.sources() * batch * layer.inputs]),
         };
-        self.gather(layer, Direction::Backward, batch, weight, delta, finish);
+        let through = (layer, Direction::Backward);
+        self.with_scratch(|scratch| self.gather(scratch, through, batch, weight, delta, finish));
     }
 
     fn feedback(
@@ -146,8 +163,9 @@ impl Backend for CpuBackend {
         path: Landing<'_, CpuBuffer>,
         local: Option<Landing<'_, CpuBuffer>>,
     ) {
-        self.land(port, batch, layer.scale, path, local, |finish| {
-            self.gather(layer, Direction::Backward, batch, weight, delta, finish);
+        self.land(port, batch, layer.scale, path, local, |scratch, finish| {
+            let through = (layer, Direction::Backward);
+            self.gather(scratch, through, batch, weight, delta, finish);
         });
     }
 
@@ -164,8 +182,9 @@ impl Backend for CpuBackend {
             packing: Packing::new(set.lanes(), 1, 1, port.outputs),
         };
         let share = 1.0 / port.locations() as f64;
-        self.land(port, batch, share, landing, None, |finish| {
-            sweep(&self.threads, set, port.locations(), batch, fill, finish);
+        self.land(port, batch, share, landing, None, |scratch, finish| {
+            let mut workers = self.workers(set, &mut scratch.parts);
+            sweep(&mut workers, port.locations(), batch, fill, finish);
         });
     }
 
@@ -178,9 +197,17 @@ impl Backend for CpuBackend {
         error: &CpuBuffer,
         landing: Landing<'_, CpuBuffer>,
     ) {
-        self.land(port, batch, direct.scale, landing, None, |finish| {
-            self.gather(direct, Direction::Forward, batch, weight, error, finish);
-        });
+        self.land(
+            port,
+            batch,
+            direct.scale,
+            landing,
+            None,
+            |scratch, finish| {
+                let through = (direct, Direction::Forward);
+                self.gather(scratch, through, batch, weight, error, finish);
+            },
+        );
     }
 
     fn weight_gradient(
@@ -200,12 +227,17 @@ impl Backend for CpuBackend {
         };
         let set = self.set.for_columns(layer.outputs);
         let weights = &mut weights[..layer.weights()];
-        self.with_scratch(|partials| match self.tiles(layer) {
-            Some(tiles) => {
-                winograd::gradient(self, set, tiles, &operands, partials, weights, biases);
-            }
-            None => weight_gradient(&self.threads, set, &operands, partials, weights, biases),
-        });
+        self.with_scratch(
+            |Scratch {
+                 partials, parts, ..
+             }| match self.tiles(layer) {
+                Some(tiles) => {
+                    let mut workers = self.workers(set, parts);
+                    winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
+                }
+                None => weight_gradient(&self.threads, set, &operands, partials, weights, biases),
+            },
+        );
     }
 
     fn recur(
@@ -224,7 +256,7 @@ impl Backend for CpuBackend {
             Direction::Forward,
             batch,
             weights.hidden,
-            |sequence, set| {
+            |sequence, workers| {
                 for t in 0..cell.steps {
                     // SAFETY: step t reads state t and writes state t + 1; nothing else runs meanwhile.
                     let before = unsafe { states.slice(t * size, size) };
@@ -236,7 +268,7 @@ impl Backend for CpuBackend {
                         h: states.skip((t + 1) * size),
                     };
                     let finish = StepFinish::Forward(drive);
-                    recurrent::step(&self.threads, set, sequence, Some(before), finish);
+                    recurrent::step(workers, sequence, Some(before), finish);
                 }
             },
         );
@@ -257,24 +289,31 @@ impl Backend for CpuBackend {
         let carried = Pointer::new(&mut unrolled.carried[..panels + size]);
         let path = &unrolled.path.z[..panels];
         let local = local.map(|l| (&l.record.z[..panels], Pointer::new(&mut l.delta[..panels])));
-        self.with_sequence(cell, Direction::Backward, batch, hidden, |sequence, set| {
-            for t in (0..=cell.steps).rev() {
-                // δ of step t + 1 lies at t: the deltas have no panel for the initial state.
-                // SAFETY: it was written in the turn before; this turn writes other panels.
-                let after = (t < cell.steps).then(|| &*unsafe { delta.slice(t * size, size) });
-                let landing = t.checked_sub(1).map(|at| StepLanding {
-                    signal: &signal[t * size..][..size],
-                    z: &path[at * size..][..size],
-                    delta: delta.skip(at * size),
-                    local: local.map(|(z, delta)| (&z[at * size..][..size], delta.skip(at * size))),
-                });
-                let finish = StepFinish::Feedback {
-                    carried: carried.skip(t * size),
-                    landing,
-                };
-                recurrent::step(&self.threads, set, sequence, after, finish);
-            }
-        });
+        self.with_sequence(
+            cell,
+            Direction::Backward,
+            batch,
+            hidden,
+            |sequence, workers| {
+                for t in (0..=cell.steps).rev() {
+                    // δ of step t + 1 lies at t: the deltas have no panel for the initial state.
+                    // SAFETY: it was written in the turn before; this turn writes other panels.
+                    let after = (t < cell.steps).then(|| &*unsafe { delta.slice(t * size, size) });
+                    let landing = t.checked_sub(1).map(|at| StepLanding {
+                        signal: &signal[t * size..][..size],
+                        z: &path[at * size..][..size],
+                        delta: delta.skip(at * size),
+                        local: local
+                            .map(|(z, delta)| (&z[at * size..][..size], delta.skip(at * size))),
+                    });
+                    let finish = StepFinish::Feedback {
+                        carried: carried.skip(t * size),
+                        landing,
+                    };
+                    recurrent::step(workers, sequence, after, finish);
+                }
+            },
+        );
     }
 
     fn sequence_loss(

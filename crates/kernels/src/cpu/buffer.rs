@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 struct Line([f32; 16]);
 
 /// `f32` values that start on a cache line.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct CpuBuffer {
     lines: Vec<Line>,
     len: usize,

@@ -9,6 +9,7 @@ mod pack;
 mod panel;
 mod pointer;
 mod recurrent;
+mod scratch;
 mod sweep;
 mod threads;
 mod tile;
@@ -17,15 +18,16 @@ mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::{Landing, Layer, Norm, RecurrentCell, Wiring};
+use crate::{Landing, Layer, Norm, RecurrentCell};
 pub use buffer::CpuBuffer;
 pub use isa::InstructionSet;
 use pack::{Direction, Packing, pack};
 use panel::{FeedbackPort, Slopes};
 use pointer::Pointer;
 use recurrent::Sequence;
+use scratch::{Scratch, Workers};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use sweep::{Fill, Finish, sweep};
 use threads::Threads;
 use winograd::Tiles;
@@ -34,12 +36,16 @@ use winograd::Tiles;
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 
 /// f32 kernels on the CPU.
+///
+/// Denormal numbers are kept as IEEE 754 has them, on any instruction set and number of threads; only Adam's moments
+/// become 0 there, because they would stay denormal for good where a gradient stays 0 (docs/performance.md).
 pub struct CpuBackend {
     set: InstructionSet,
     /// Whether every sum keeps its plain order: no tiled convolutions.
     strict: bool,
     threads: Threads,
-    scratch: Mutex<Vec<CpuBuffer>>,
+    /// Working memory that no call uses now.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 /// Why the CPU backend could not be made.
@@ -130,20 +136,29 @@ impl CpuBackend {
         self.threads.count()
     }
 
-    /// Runs `work` with a scratch buffer that is kept for the next kernel.
-    fn with_scratch<R>(&self, work: impl FnOnce(&mut CpuBuffer) -> R) -> R {
+    /// Runs `work` with working memory that is kept for the next kernel. There is one for each thread that calls
+    /// kernels at the same time, usually one in all.
+    fn with_scratch(&self, work: impl FnOnce(&mut Scratch)) {
         let lock = || self.scratch.lock().unwrap_or_else(|e| e.into_inner());
-        let mut buffer = lock().pop().unwrap_or_else(|| CpuBuffer::zeros(0));
-        let result = work(&mut buffer);
-        lock().push(buffer);
-        result
+        let mut scratch = lock().pop().unwrap_or_default();
+        work(&mut scratch);
+        lock().push(scratch);
+    }
+
+    /// This backend's threads on one instruction set.
+    fn workers<'a>(&'a self, set: InstructionSet, parts: &'a mut CpuBuffer) -> Workers<'a> {
+        Workers {
+            threads: &self.threads,
+            set,
+            parts,
+        }
     }
 
     /// Gathers through `layer` in one direction and finishes every block.
     fn gather(
         &self,
-        layer: &Layer,
-        direction: Direction,
+        scratch: &mut Scratch,
+        (layer, direction): (&Layer, Direction),
         batch: usize,
         weight: &[f32],
         panels: &[f32],
@@ -170,37 +185,41 @@ impl CpuBackend {
         let panels = &panels[..sources * batch * depth];
         let weight = &weight[..layer.weights()];
         let set = self.set.for_columns(columns);
+        let Scratch { packed, parts, .. } = scratch;
+        let mut workers = self.workers(set, parts);
         if let Some(tiles) = self.tiles(layer) {
-            self.with_scratch(|packed| {
-                let packing = winograd::pack(&self.threads, set, layer, direction, weight, packed);
-                let weights = (&packed[..], packing);
-                winograd::gather(self, set, tiles, batch, panels, weights, finish);
-            });
+            let packing = winograd::pack(&self.threads, set, layer, direction, weight, packed);
+            let weights = (&packed[..], packing);
+            winograd::gather(&mut workers, tiles, batch, panels, weights, finish);
             return;
         }
         let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
-        self.with_scratch(|packed| {
-            pack(&self.threads, layer, direction, weight, packing, packed);
-            let fill = Fill::Gather {
-                links,
-                panels,
-                packed,
-                packing,
-            };
-            sweep(&self.threads, set, destinations, batch, fill, finish);
-        });
+        pack(&self.threads, direction, weight, packing, packed);
+        let fill = Fill::Gather {
+            links,
+            panels,
+            packed,
+            packing,
+        };
+        sweep(&mut workers, destinations, batch, fill, finish);
     }
 
-    /// Runs `work` with room for the per-location sums that the channel norm needs.
-    fn with_channel_sums(&self, port: &Layer, networks: usize, work: impl FnOnce([Pointer; 2])) {
+    /// Runs `work` with working memory, and room for the sums that the channel norm needs.
+    fn with_channel_sums(
+        &self,
+        port: &Layer,
+        networks: usize,
+        work: impl FnOnce([Pointer; 2], &mut Scratch),
+    ) {
         let len = match port.norm {
-            Norm::Channel => 2 * port.locations() * port.outputs,
+            // Behind each location's sums lie those of all locations.
+            Norm::Channel => 2 * (port.locations() + 1) * port.outputs,
             Norm::Location | Norm::None => 0,
         };
-        self.with_scratch(|sums| {
-            sums.reserve(len * networks);
-            let start = Pointer::new(sums);
-            work([start, start.skip(len * (networks - 1))]);
+        self.with_scratch(|scratch| {
+            scratch.sums.reserve(len * networks);
+            let start = Pointer::new(&mut scratch.sums);
+            work([start, start.skip(len * (networks - 1))], scratch);
         });
     }
 
@@ -212,12 +231,12 @@ impl CpuBackend {
         scale: f64,
         path: Landing<'_, CpuBuffer>,
         local: Option<Landing<'_, CpuBuffer>>,
-        fill: impl FnOnce(Finish<'_>),
+        fill: impl FnOnce(&mut Scratch, Finish<'_>),
     ) {
         let len = port.locations() * batch * port.outputs;
         let networks = 1 + usize::from(local.is_some());
-        self.with_channel_sums(port, networks, |[path_sums, local_sums]| {
-            fill(Finish::Feedback {
+        self.with_channel_sums(port, networks, |[path_sums, local_sums], scratch| {
+            let finish = Finish::Feedback {
                 slopes: Slopes {
                     norm: port.norm,
                     activation: port.activation,
@@ -225,39 +244,33 @@ impl CpuBackend {
                 },
                 path: feedback_port(port, len, path, path_sums),
                 local: local.map(|local| feedback_port(port, len, local, local_sums)),
-            });
+            };
+            fill(scratch, finish);
         });
     }
 
-    /// Runs `work` with a recurrent cell's packed weights.
+    /// Runs `work` in the thread pool, with a recurrent cell's packed weights.
     fn with_sequence(
         &self,
         cell: &RecurrentCell,
         direction: Direction,
         batch: usize,
         hidden: &[f32],
-        work: impl FnOnce(Sequence<'_>, InstructionSet) + Send,
+        work: impl FnOnce(Sequence<'_>, &mut Workers<'_>) + Send,
     ) {
-        let layer = Layer {
-            wiring: Arc::new(Wiring::dense()),
-            inputs: cell.width,
-            outputs: cell.width,
-            scale: cell.scale,
-            norm: Norm::None,
-            activation: cell.activation,
-        };
         let set = self.set.for_columns(cell.width);
         let packing = Packing::new(set.lanes(), 1, cell.width, cell.width);
-        let hidden = &hidden[..layer.weights()];
-        self.with_scratch(|packed| {
-            pack(&self.threads, &layer, direction, hidden, packing, packed);
+        let hidden = &hidden[..cell.width * cell.width];
+        self.with_scratch(|Scratch { packed, parts, .. }| {
+            pack(&self.threads, direction, hidden, packing, packed);
             let sequence = Sequence {
                 cell,
                 batch,
                 packing,
                 packed,
             };
-            self.threads.scope(|| work(sequence, set));
+            let mut workers = self.workers(set, parts);
+            self.threads.scope(|| work(sequence, &mut workers));
         });
     }
 }

@@ -3,7 +3,6 @@
 use super::buffer::CpuBuffer;
 use super::pointer::Pointer;
 use super::threads::Threads;
-use crate::Layer;
 
 /// Where the packed weights of a column block lie: `[block][tap][k][block columns]`, zero-padded columns.
 #[derive(Clone, Copy)]
@@ -54,16 +53,18 @@ pub(super) enum Direction {
     Backward,
 }
 
-/// Packs a layer's weights for one direction.
+/// Packs weights, `[tap, input, output]`, for one direction.
 pub(super) fn pack(
     threads: &Threads,
-    layer: &Layer,
     direction: Direction,
     weight: &[f32],
     packing: Packing,
     out: &mut CpuBuffer,
 ) {
-    let (inputs, outputs) = (layer.inputs, layer.outputs);
+    let (inputs, outputs) = match direction {
+        Direction::Forward => (packing.depth, packing.columns),
+        Direction::Backward => (packing.columns, packing.depth),
+    };
     out.reserve(packing.blocks() * packing.block_len());
     let to = Pointer::new(out);
     let items = packing.blocks() * packing.taps;

@@ -143,7 +143,8 @@ pub(super) struct ForwardPort<'a> {
     pub a: Pointer,
     /// `[location, channel]`: inverse deviations under [`Norm::Location`].
     pub inverse_deviation: Pointer,
-    /// `[location, 2, channel]`: mean and squared deviation of each panel under [`Norm::Channel`].
+    /// `[location, 2, channel]`: mean and squared deviation of each panel under [`Norm::Channel`]; behind them room
+    /// for `[2, channel]`.
     pub moments: Pointer,
 }
 
@@ -259,7 +260,8 @@ pub(super) struct FeedbackPort<'a> {
     pub inverse_deviation: &'a [f32],
     /// `[location, batch, channel]`.
     pub delta: Pointer,
-    /// `[location, 2, channel]`: `Σψ` and `Σψz` of each panel under [`Norm::Channel`].
+    /// `[location, 2, channel]`: `Σψ` and `Σψz` of each panel under [`Norm::Channel`]; behind them room for
+    /// `[2, channel]`.
     pub sums: Pointer,
 }
 

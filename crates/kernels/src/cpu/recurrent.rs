@@ -1,11 +1,11 @@
 //! The recurrent cell: steps in sequence, each a product with the packed weights and an epilogue in cache.
 
-use super::isa::{InstructionSet, Kernel};
+use super::isa::Kernel;
 use super::lanes::Lanes;
 use super::pack::Packing;
 use super::panel::{self, Column};
 use super::pointer::Pointer;
-use super::threads::Threads;
+use super::scratch::Workers;
 use super::tile::{GatherSource, gather_block};
 use crate::{Activation, Link, RecurrentCell};
 
@@ -58,8 +58,7 @@ pub(super) struct Sequence<'a> {
 
 /// One step: a `[batch, width]` panel times packed weights. Without a panel the product is 0.
 pub(super) fn step(
-    threads: &Threads,
-    set: InstructionSet,
+    workers: &mut Workers<'_>,
     sequence: Sequence<'_>,
     panel: Option<&[f32]>,
     finish: StepFinish<'_>,
@@ -71,22 +70,20 @@ pub(super) fn step(
         ..
     } = sequence;
     let cost = batch * packing.block * (cell.width + 16);
-    threads.for_each_with(
-        packing.blocks(),
-        cost,
-        || vec![0.0f32; batch * packing.block],
-        |scratch, block| {
-            let kernel = StepKernel {
-                sequence,
-                panel,
-                block,
-                finish,
-                scratch,
-            };
-            // SAFETY: `set` is available; every block writes its own columns.
-            unsafe { set.run(kernel) };
-        },
-    );
+    let set = workers.set;
+    let work = |scratch: &mut [f32], block: usize| {
+        let kernel = StepKernel {
+            sequence,
+            panel,
+            block,
+            finish,
+            scratch,
+        };
+        // SAFETY: `set` is available; every block writes its own columns.
+        unsafe { set.run(kernel) };
+    };
+    // SAFETY: a kernel waits for nobody.
+    unsafe { workers.for_each(packing.blocks(), cost, batch * packing.block, work) };
 }
 
 struct StepKernel<'a> {

@@ -5,6 +5,7 @@ use super::lanes::Lanes;
 use super::pack::Packing;
 use super::panel::{self, Column, FeedbackPort, ForwardPort, Slopes};
 use super::pointer::Pointer;
+use super::scratch::Workers;
 use super::threads::Threads;
 use super::tile::{GatherSource, gather_block};
 use crate::{Links, NORM_EPSILON, Norm};
@@ -48,8 +49,7 @@ pub(super) enum Finish<'a> {
 
 /// Fills and finishes every column block of `locations` panels of `batch` samples.
 pub(super) fn sweep(
-    threads: &Threads,
-    set: InstructionSet,
+    workers: &mut Workers<'_>,
     locations: usize,
     batch: usize,
     fill: Fill<'_>,
@@ -61,26 +61,24 @@ pub(super) fn sweep(
         Fill::Broadcast { .. } => 1,
     };
     let cost = batch * packing.block * (products + 16);
+    let (items, set) = (locations * packing.blocks(), workers.set);
     // Blocks vary slowest: neighbouring items share a block's weights and most source panels.
-    threads.for_each_with(
-        locations * packing.blocks(),
-        cost,
-        || vec![0.0f32; batch * packing.block],
-        |scratch, item| {
-            let kernel = BlockKernel {
-                location: item % locations,
-                block: item / locations,
-                batch,
-                fill,
-                finish,
-                scratch,
-            };
-            // SAFETY: `set` was found available when the backend was made; every item writes only the columns
-            // of its own block and location.
-            unsafe { set.run(kernel) };
-        },
-    );
-    complete(threads, set, locations, batch, packing, finish);
+    let work = |scratch: &mut [f32], item: usize| {
+        let kernel = BlockKernel {
+            location: item % locations,
+            block: item / locations,
+            batch,
+            fill,
+            finish,
+            scratch,
+        };
+        // SAFETY: `set` was found available when the backend was made; every item writes only the columns of its
+        // own block and location.
+        unsafe { set.run(kernel) };
+    };
+    // SAFETY: a kernel waits for nobody.
+    unsafe { workers.for_each(items, cost, batch * packing.block, work) };
+    complete(workers.threads, set, locations, batch, packing, finish);
 }
 
 /// What the channel norm needs once all locations are filled.
@@ -285,15 +283,16 @@ fn finish_channel_forward(
     port: ForwardPort<'_>,
 ) {
     let channels = packing.columns;
-    let mut means = vec![0.0f32; channels];
-    let mut inverses = vec![0.0f32; channels];
+    let len = 2 * locations * channels;
     // SAFETY: the first pass is over, no other thread holds these arrays.
-    let (moments, out) = unsafe {
+    let (moments, joined, out) = unsafe {
         (
-            port.moments.slice(0, 2 * locations * channels),
+            port.moments.slice(0, len),
+            port.moments.slice(len, 2 * channels),
             port.inverse_deviation.slice(0, channels),
         )
     };
+    let (means, inverses) = joined.split_at_mut(channels);
     for c in 0..channels {
         let (mut mean, mut squares) = (0.0f64, 0.0f64);
         for location in 0..locations {
@@ -308,15 +307,15 @@ fn finish_channel_forward(
         means[c] = mean as f32;
         inverses[c] = (1.0 / (variance + NORM_EPSILON).sqrt()) as f32;
     }
-    out.copy_from_slice(&inverses);
+    out.copy_from_slice(inverses);
     let shape = (locations, batch, channels);
     second_pass(
         threads,
         set,
         shape,
         SecondPass::Forward(port),
-        &means,
-        &inverses,
+        means,
+        inverses,
     );
 }
 
@@ -330,26 +329,16 @@ fn finish_channel_feedback(
     port: FeedbackPort<'_>,
 ) {
     let channels = packing.columns;
-    // SAFETY: the first pass is over, no other thread holds this array.
-    let sums = unsafe { port.sums.slice(0, 2 * locations * channels) };
+    let len = 2 * locations * channels;
+    // SAFETY: the first pass is over, no other thread holds these arrays, which do not overlap.
+    let (sums, averages) = unsafe { (port.sums.slice(0, len), port.sums.slice(len, 2 * channels)) };
     let count = (locations * batch) as f64;
-    let average = |which: usize| -> Vec<f32> {
-        (0..channels)
-            .map(|c| {
-                let sum: f64 = (0..locations)
-                    .map(|l| f64::from(sums[(2 * l + which) * channels + c]))
-                    .sum();
-                (sum / count) as f32
-            })
-            .collect()
-    };
+    for (at, average) in averages.iter_mut().enumerate() {
+        let panels = sums.chunks_exact(2 * channels);
+        let sum: f64 = panels.map(|panel| f64::from(panel[at])).sum();
+        *average = (sum / count) as f32;
+    }
+    let (mean, along) = averages.split_at(channels);
     let shape = (locations, batch, channels);
-    second_pass(
-        threads,
-        set,
-        shape,
-        SecondPass::Feedback(port),
-        &average(0),
-        &average(1),
-    );
+    second_pass(threads, set, shape, SecondPass::Feedback(port), mean, along);
 }

@@ -48,33 +48,23 @@ impl Threads {
         self.scope(|| items.par_iter_mut().with_max_len(1).for_each(&work));
     }
 
-    /// Runs `work(0..items)`, where one item costs about `cost` multiply-adds.
-    pub(super) fn for_each(&self, items: usize, cost: usize, work: impl Fn(usize) + Send + Sync) {
-        self.for_each_with(items, cost, || (), |(), item| work(item));
+    /// The calling thread's place among these, 0 if it is none of them.
+    pub(super) fn index(&self) -> usize {
+        let pool = self.pool.as_ref();
+        pool.and_then(ThreadPool::current_thread_index).unwrap_or(0)
     }
 
-    /// As [`for_each`](Self::for_each), with a scratch value that each thread makes once and reuses.
-    pub(super) fn for_each_with<S>(
-        &self,
-        items: usize,
-        cost: usize,
-        scratch: impl Fn() -> S + Send + Sync,
-        work: impl Fn(&mut S, usize) + Send + Sync,
-    ) {
+    /// Runs `work(0..items)`, where one item costs about `cost` multiply-adds.
+    pub(super) fn for_each(&self, items: usize, cost: usize, work: impl Fn(usize) + Send + Sync) {
         let grain = (WORTH_SHARING / cost.max(1)).max(1);
         match &self.pool {
             Some(pool) if pool.current_num_threads() > 1 && items > grain => pool.install(|| {
                 (0..items)
                     .into_par_iter()
                     .with_min_len(grain)
-                    .for_each_init(&scratch, |scratch, item| work(scratch, item));
+                    .for_each(&work);
             }),
-            _ => {
-                let mut scratch = scratch();
-                for item in 0..items {
-                    work(&mut scratch, item);
-                }
-            }
+            _ => (0..items).for_each(work),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::EventFile;
 use crate::config::Config;
 use safetensors::tensor::{Dtype, TensorView};
 use sansprop::cohort::NamedTensor;
+use sansprop_kernels::LayerKernels;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -82,12 +83,36 @@ pub struct Environment {
     pub threads: usize,
     /// Arithmetic.
     pub precision: String,
+    /// By what each layer is computed; none in folders of earlier versions.
+    #[serde(default)]
+    pub kernels: Vec<LayerRecord>,
     /// Weights and biases of the network.
     pub parameters: usize,
     /// Where the data came from.
     pub data: String,
     /// When the run began, or went on.
     pub started: String,
+}
+
+/// By what one layer is computed, as [`LayerKernels`] says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerRecord {
+    layer: String,
+    forward: String,
+    feedback: String,
+    weight_gradient: String,
+}
+
+impl LayerRecord {
+    /// Of the layer of that name.
+    pub fn new(layer: String, kernels: LayerKernels) -> Self {
+        Self {
+            layer,
+            forward: kernels.forward,
+            feedback: kernels.feedback,
+            weight_gradient: kernels.weight_gradient,
+        }
+    }
 }
 
 impl Environment {
@@ -97,6 +122,7 @@ impl Environment {
         instruction_set: String,
         threads: usize,
         precision: &'static str,
+        kernels: Vec<LayerRecord>,
         parameters: usize,
         data: &str,
     ) -> Self {
@@ -107,6 +133,7 @@ impl Environment {
             instruction_set,
             threads,
             precision: precision.into(),
+            kernels,
             parameters,
             data: data.into(),
             started: jiff::Timestamp::now().to_string(),

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `config.toml` | the resolved config |
-//! | `env.json` | program version, device, instruction set, threads, precision, start time |
+//! | `env.json` | program version, device, instruction set, threads, precision, kernels of each layer, start time |
 //! | `metrics.jsonl` | one JSON object a line: steps (with `log_steps`), epochs, the end |
 //! | `events.out.tfevents.*` | with `run.tensorboard`: the same numbers, as TensorBoard reads them |
 //! | `checkpoint.safetensors` | while the trial is unfinished: where it can be taken up again |
@@ -24,7 +24,9 @@ mod tensorboard;
 pub use checkpoint::Checkpoint;
 pub use clock::Clock;
 pub use curve::{Curve, CurvePoint};
-pub use folder::{Environment, RunError, RunFolder, process_name, read_json, write_whole};
+pub use folder::{
+    Environment, LayerRecord, RunError, RunFolder, process_name, read_json, write_whole,
+};
 pub use lock::{Heartbeat, Holder, Lock, Locks};
 pub use metrics::{EndLine, EpochLine, LayerLine, Line, MetricsFile, StepLine};
 pub use outcome::Outcome;

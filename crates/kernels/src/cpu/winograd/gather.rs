@@ -2,25 +2,24 @@
 
 use super::transform::{Destinations, Sources, plane};
 use super::{LINKS, POINTS, TILE, Tiles};
-use crate::cpu::CpuBackend;
-use crate::cpu::isa::{InstructionSet, Kernel};
+use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::Packing;
+use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
 use crate::cpu::tile::{GatherSource, gather_block};
 
 /// Fills and finishes all panels of a grid from `panels`, `[location, batch, depth]`, and weights packed at the
 /// points.
 pub(in crate::cpu) fn gather(
-    backend: &CpuBackend,
-    set: InstructionSet,
+    workers: &mut Workers<'_>,
     tiles: Tiles,
     batch: usize,
     panels: &[f32],
     (packed, packing): (&[f32], Packing),
     finish: Finish<'_>,
 ) {
-    let threads = &backend.threads;
+    let (threads, set) = (workers.threads, workers.set);
     // A grid of few tiles is divided further: each item transforms the sources for its own columns.
     let parts = (2 * threads.count()).div_ceil(tiles.count());
     let parts = parts.min(packing.blocks());
@@ -28,31 +27,31 @@ pub(in crate::cpu) fn gather(
     let points = POINTS * batch * packing.depth;
     let products = POINTS * batch * packing.block;
     let filled = TILE * TILE * batch * packing.block;
-    threads.for_each(tiles.count() * parts, cost, |item| {
+    let len = points + products + filled + 16;
+    let work = |scratch: &mut [f32], item: usize| {
         let (tile, part) = (item / parts, item % parts);
         let edge = |part: usize| part * packing.blocks() / parts;
-        backend.with_scratch(|scratch| {
-            scratch.reserve(points + products + filled + 16);
-            let (points, rest) = scratch.split_at_mut(points.next_multiple_of(16));
-            let (products, filled) = rest.split_at_mut(products);
-            let kernel = TileKernel {
-                tiles,
-                tile,
-                blocks: edge(part)..edge(part + 1),
-                batch,
-                panels,
-                packed,
-                packing,
-                finish,
-                points,
-                products,
-                filled,
-            };
-            // SAFETY: `set` was found available when the backend was made; every item writes only the columns of
-            // its own blocks at its own tile's locations.
-            unsafe { set.run(kernel) };
-        });
-    });
+        let (points, rest) = scratch.split_at_mut(points.next_multiple_of(16));
+        let (products, filled) = rest.split_at_mut(products);
+        let kernel = TileKernel {
+            tiles,
+            tile,
+            blocks: edge(part)..edge(part + 1),
+            batch,
+            panels,
+            packed,
+            packing,
+            finish,
+            points,
+            products,
+            filled,
+        };
+        // SAFETY: `set` was found available when the backend was made; every item writes only the columns of its own
+        // blocks at its own tile's locations.
+        unsafe { set.run(kernel) };
+    };
+    // SAFETY: a kernel waits for nobody.
+    unsafe { workers.for_each(tiles.count() * parts, cost, len, work) };
     let locations = tiles.height * tiles.width;
     complete(threads, set, locations, batch, packing, finish);
 }

@@ -3,25 +3,24 @@
 use super::gather::{load, source_points};
 use super::transform::{Gradient, Signals, plane};
 use super::{POINTS, TILE, Tiles};
-use crate::cpu::CpuBackend;
 use crate::cpu::buffer::CpuBuffer;
-use crate::cpu::isa::{InstructionSet, Kernel};
+use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pointer::Pointer;
+use crate::cpu::scratch::Workers;
 use crate::cpu::tile::{OuterProduct, add_outer_product};
 use crate::cpu::weight_gradient::{CHUNKS, INPUTS_PER_TASK, Operands, PARTIAL_VALUES};
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
 pub(in crate::cpu) fn gradient(
-    backend: &CpuBackend,
-    set: InstructionSet,
+    workers: &mut Workers<'_>,
     tiles: Tiles,
     operands: &Operands<'_>,
     partials: &mut CpuBuffer,
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
-    let (layer, batch) = (operands.layer, operands.batch);
+    let (layer, batch, set) = (operands.layer, operands.batch, workers.set);
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
     let chunks = (PARTIAL_VALUES / (POINTS * matrix)).clamp(1, CHUNKS);
@@ -32,34 +31,32 @@ pub(in crate::cpu) fn gradient(
     partials.reserve(chunks * chunk_len);
     let shared = Pointer::new(partials);
     let cost = POINTS * tiles.count() * matrix * batch / (chunks * blocks);
-    backend.threads.for_each(chunks * blocks, cost, |task| {
+    let sources = (POINTS * batch * inputs.min(INPUTS_PER_TASK)).next_multiple_of(16);
+    let len = sources + POINTS * batch * outputs + 16;
+    let work = |scratch: &mut [f32], task: usize| {
         let (chunk, block) = (task / blocks, task % blocks);
         let part = |i: usize| i * tiles.count() / chunks;
-        let rows = block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(inputs);
-        let sources = (POINTS * batch * rows.len()).next_multiple_of(16);
-        let signals = POINTS * batch * outputs;
-        backend.with_scratch(|scratch| {
-            scratch.reserve(sources + signals + 16);
-            let (sources, signals) = scratch.split_at_mut(sources);
-            let kernel = ChunkKernel {
-                tiles,
-                operands,
-                part: part(chunk)..part(chunk + 1),
-                rows,
-                sums: shared.skip(chunk * chunk_len),
-                with_bias: block == 0,
-                sources,
-                signals,
-            };
-            // SAFETY: `set` is available; a task alone touches its rows of its chunk's sums, and the first block's
-            // task the chunk's biases.
-            unsafe { set.run(kernel) };
-        });
-    });
+        let (sources, signals) = scratch.split_at_mut(sources);
+        let kernel = ChunkKernel {
+            tiles,
+            operands,
+            part: part(chunk)..part(chunk + 1),
+            rows: block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(inputs),
+            sums: shared.skip(chunk * chunk_len),
+            with_bias: block == 0,
+            sources,
+            signals,
+        };
+        // SAFETY: `set` is available; a task alone touches its rows of its chunk's sums, and the first block's task
+        // the chunk's biases.
+        unsafe { set.run(kernel) };
+    };
+    // SAFETY: a kernel waits for nobody.
+    unsafe { workers.for_each(chunks * blocks, cost, len, work) };
     let partials = &partials[..chunks * chunk_len];
     let out = Pointer::new(weights);
     let cost = 2 * POINTS * outputs * chunks;
-    backend.threads.for_each(inputs, cost, |input| {
+    workers.threads.for_each(inputs, cost, |input| {
         let kernel = RowKernel {
             partials,
             chunk_len,

@@ -1,0 +1,52 @@
+//! Working memory that kernel calls leave to the next ones, so that a training step allocates nothing.
+
+use super::buffer::CpuBuffer;
+use super::isa::InstructionSet;
+use super::pointer::Pointer;
+use super::threads::Threads;
+
+/// Working memory of one kernel call. Every part has one use, so that none grows any more once each layer was seen.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// What the channel norm knows of panels and of channels.
+    pub sums: CpuBuffer,
+    /// Packed weights.
+    pub packed: CpuBuffer,
+    /// A weight gradient's partial sums.
+    pub partials: CpuBuffer,
+    /// A part for each thread.
+    pub parts: CpuBuffer,
+}
+
+/// Who computes: threads, their instruction set, and working memory of which each of them has a part.
+pub(super) struct Workers<'a> {
+    pub threads: &'a Threads,
+    pub set: InstructionSet,
+    pub parts: &'a mut CpuBuffer,
+}
+
+impl Workers<'_> {
+    /// As [`Threads::for_each`], with `len` values for the thread that an item runs on; they begin on a cache line
+    /// and hold anything.
+    ///
+    /// # Safety
+    /// `work` must not wait for the thread pool: its thread would meanwhile run other items on the same values.
+    pub(super) unsafe fn for_each(
+        &mut self,
+        items: usize,
+        cost: usize,
+        len: usize,
+        work: impl Fn(&mut [f32], usize) + Send + Sync,
+    ) {
+        // Whole cache lines, so that threads never write the same one.
+        let stride = len.next_multiple_of(16);
+        self.parts.reserve(self.threads.count() * stride);
+        let parts = Pointer::new(self.parts);
+        self.threads.for_each(items, cost, |item| {
+            let from = self.threads.index() * stride;
+            // SAFETY: every thread has an index of its own below the count, and runs one item at a time; where the
+            // caller does all items itself, nobody else does any.
+            work(unsafe { parts.slice(from, len) }, item);
+        });
+    }
+}
