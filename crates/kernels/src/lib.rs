@@ -16,7 +16,7 @@ pub mod tolerance;
 mod wiring;
 
 pub use backend::{AdamStep, Backend, CellWeights, Landing, LossReport, Record, Unrolled};
-pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
+pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;
 pub use wiring::{Link, Links, Wiring};

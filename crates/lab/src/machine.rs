@@ -12,7 +12,7 @@ use sansprop::cohort::Cohort;
 use sansprop::diagnosis::Request;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
-use sansprop_kernels::{Backend, CpuBackend, Reference};
+use sansprop_kernels::{Backend, Ceilings, CpuBackend, Reference};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,33 +35,67 @@ impl Machine {
 
     /// Device and precision in words, for the head of a table.
     pub(crate) fn describe(&self) -> String {
+        format!("{}, {}", self.device(), self.precision())
+    }
+
+    /// What computes, in words.
+    pub(crate) fn device(&self) -> String {
         match self {
-            Self::Cpu(backend) => format!("{}, {}", backend.device(), backend.precision()),
-            Self::Reference(backend) => format!("{}, {}", backend.device(), backend.precision()),
+            Self::Cpu(backend) => backend.device(),
+            Self::Reference(backend) => backend.device(),
+        }
+    }
+
+    /// Instruction set of the kernels.
+    pub(crate) fn instruction_set(&self) -> String {
+        match self {
+            Self::Cpu(backend) => backend.instruction_set().to_string(),
+            Self::Reference(_) => "none".into(),
+        }
+    }
+
+    /// Threads of the kernels.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            Self::Cpu(backend) => backend.threads(),
+            Self::Reference(_) => 1,
+        }
+    }
+
+    /// Arithmetic.
+    pub(crate) fn precision(&self) -> &'static str {
+        match self {
+            Self::Cpu(backend) => backend.precision(),
+            Self::Reference(backend) => backend.precision(),
+        }
+    }
+
+    /// Bytes of one number.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Self::Cpu(_) => size_of::<f32>(),
+            Self::Reference(_) => size_of::<f64>(),
+        }
+    }
+
+    /// Measures what the machine can do at most, with a triad over so many bytes; none for the reference, whose
+    /// arithmetic is not that of the ceilings.
+    pub(crate) fn ceilings(&self, bytes: usize) -> Option<Ceilings> {
+        match self {
+            Self::Cpu(backend) => Some(backend.ceilings(bytes)),
+            Self::Reference(_) => None,
         }
     }
 
     fn environment(&self, plan: &Plan) -> Environment {
-        let parameters = plan.model.parameters();
-        let source = plan.data.source();
-        match self {
-            Self::Cpu(b) => Environment::now(
-                b.device(),
-                b.instruction_set().to_string(),
-                b.threads(),
-                b.precision(),
-                parameters,
-                source,
-            ),
-            Self::Reference(b) => Environment::now(
-                b.device(),
-                "none".into(),
-                1,
-                b.precision(),
-                parameters,
-                source,
-            ),
-        }
+        Environment::now(
+            self.device(),
+            self.instruction_set(),
+            self.threads(),
+            self.precision(),
+            plan.model.parameters(),
+            plan.data.source(),
+        )
     }
 
     /// Writes each trial's config and environment into its folder.
@@ -215,15 +249,23 @@ fn open<'b, B: Backend>(
     Ok((cohort, recorder))
 }
 
+/// What Ctrl-C does to a run that is trained for its own sake.
+const SAVING: &str = "stopping after this step and saving; press Ctrl-C again to stop at once";
+
 /// Becomes true at the first Ctrl-C; the second ends the process at once.
 pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    stop_on_interrupt_saying(SAVING)
+}
+
+/// As [`stop_on_interrupt`], with other words at the first Ctrl-C.
+pub(crate) fn stop_on_interrupt_saying(words: &'static str) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }
-        eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once");
+        eprintln!("{words}");
     })
     .map_err(|e| Failure::Failed(format!("cannot catch Ctrl-C: {e}")))?;
     Ok(stop)
