@@ -1,7 +1,8 @@
 //! What the machine can do at most: multiply-adds that stay in registers, and a triad over memory.
 //!
-//! Both run on every thread at once, start together, and are repeated; the fastest repetition is the ceiling. Each
-//! loop's result is checked.
+//! Both run on every thread at once, in short turns that all threads begin together; a turn's rate is the sum of its
+//! threads' rates, and the fastest turn's is the ceiling: among many short turns there is one in which no thread was
+//! kept waiting. Each loop's result is checked.
 
 use super::isa::{InstructionSet, Kernel};
 use super::lanes::Lanes;
@@ -20,14 +21,20 @@ pub struct Ceilings {
     pub bytes: f64,
 }
 
-/// Multiply-adds of one thread's repetition, in vectors.
-const VECTORS: usize = 24 << 20;
-/// Repetitions of the multiply-adds, and of the triad, of which the fastest counts.
-const REPETITIONS: [usize; 2] = [10, 8];
+/// Multiply-adds of one thread's turn, in vectors.
+const VECTORS: usize = 8 << 20;
+/// Turns of the multiply-adds.
+const TURNS: usize = 50;
+/// How often the triad goes over its arrays.
+const PASSES: usize = 8;
+/// Turns in which it goes over them once.
+const PARTS: usize = 16;
 /// s of the triad.
 const FACTOR: f32 = 3.0;
 /// What b and c hold.
 const OPERANDS: [f32; 2] = [1.0, 2.0];
+/// Lanes of the longest vector.
+const MOST_LANES: usize = 16;
 
 /// Measures both; the triad's three arrays take about `bytes` bytes together, which should be several times what the
 /// last-level caches hold.
@@ -44,86 +51,88 @@ pub(super) fn ceilings(threads: &Threads, set: InstructionSet, bytes: usize) -> 
 /// Operations per second of so many chains of multiply-adds a thread.
 fn multiply_adds<const CHAINS: usize>(threads: &Threads, set: InstructionSet) -> f64 {
     let rounds = VECTORS / CHAINS;
-    let once = |sum: &mut f32| {
-        let kernel = MultiplyAdds::<CHAINS> { rounds, sum };
+    let once = |ends: &mut [[f32; MOST_LANES]; CHAINS], _| {
+        let kernel = MultiplyAdds { rounds, ends };
         // SAFETY: `set` was found available when the backend was made; the kernel asks for nothing else.
         unsafe { set.run(kernel) };
     };
-    let check = |sum: &f32| {
-        // Every lane of every chain ends at 1, the fixed point of x/2 + 1/2.
-        assert_eq!(*sum, (CHAINS * set.lanes()) as f32, "a sum of ones");
+    let check = |ends: &[[f32; MOST_LANES]; CHAINS]| {
+        // The fixed point of x/2 + 1/2.
+        let ones = |end: &[f32; MOST_LANES]| end[..set.lanes()].iter().all(|&x| x == 1.0);
+        assert!(ends.iter().all(ones), "multiply-adds end at 1");
     };
-    let seconds = fastest(threads, REPETITIONS[0], || 0.0, once, check);
-    let operations = 2 * rounds * CHAINS * set.lanes() * threads.count();
-    operations as f64 / seconds
+    let operations = 2 * rounds * CHAINS * set.lanes();
+    let begin = || [[0.0; MOST_LANES]; CHAINS];
+    operations as f64 * most_turns(threads, TURNS, begin, once, check)
 }
 
 /// Bytes per second of triads on all threads.
 fn triads(threads: &Threads, set: InstructionSet, bytes: usize) -> f64 {
-    let vector = set.lanes();
-    let values = bytes / (3 * size_of::<f32>() * threads.count());
-    let values = values.next_multiple_of(vector).max(vector);
+    let parts = PARTS * 3 * size_of::<f32>() * threads.count();
+    let part = (bytes / parts).next_multiple_of(set.lanes());
+    let part = part.max(set.lanes());
     // Each thread fills its own arrays, so that they lie in the memory next to it.
     let arrays = || {
-        let [b, c] = OPERANDS.map(|value| vec![value; values]);
-        [vec![-1.0; values], b, c]
+        let [b, c] = OPERANDS.map(|value| vec![value; PARTS * part]);
+        [vec![-1.0; PARTS * part], b, c]
     };
-    let once = |arrays: &mut [Vec<f32>; 3]| {
+    let once = |arrays: &mut [Vec<f32>; 3], turn: usize| {
+        let from = turn % PARTS * part;
         let [out, first, second] = arrays;
-        let kernel = Triad { out, first, second };
-        // SAFETY: `set` was found available when the backend was made; the arrays are equally long, whole vectors.
+        let kernel = Triad {
+            out: &mut out[from..][..part],
+            first: &first[from..][..part],
+            second: &second[from..][..part],
+        };
+        // SAFETY: `set` was found available when the backend was made; the parts are equally long, whole vectors.
         unsafe { set.run(kernel) };
     };
     let check = |[out, ..]: &[Vec<f32>; 3]| {
         let right = OPERANDS[0] + FACTOR * OPERANDS[1];
         assert!(out.iter().all(|&value| value == right), "a triad's sums");
     };
-    let seconds = fastest(threads, REPETITIONS[1], arrays, once, check);
-    (3 * size_of::<f32>() * values * threads.count()) as f64 / seconds
+    let moved = 3 * size_of::<f32>() * part;
+    moved as f64 * most_turns(threads, PASSES * PARTS, arrays, once, check)
 }
 
-/// Seconds of the fastest of `repetitions` turns in which every thread does `work` once: from the first thread's
-/// start to the last one's end, after a turn that is not counted.
-fn fastest<S>(
+/// How often all threads together can do `work` in a second: in the fastest of so many turns, which every thread
+/// begins at the same time. `work` is told the turn.
+fn most_turns<S>(
     threads: &Threads,
-    repetitions: usize,
-    prepare: impl Fn() -> S + Sync,
-    work: impl Fn(&mut S) + Sync,
+    turns: usize,
+    begin: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) + Sync,
     check: impl Fn(&S) + Sync,
 ) -> f64 {
     let barrier = Barrier::new(threads.count());
-    let spans: Mutex<Vec<Option<(Instant, Instant)>>> = Mutex::new(vec![None; repetitions]);
+    let rates = Mutex::new(vec![0.0; turns]);
     threads.on_each(|| {
-        let mut state = prepare();
-        work(&mut state);
-        check(&state);
-        for turn in 0..repetitions {
+        let mut state = begin();
+        for turn in 0..turns {
             barrier.wait();
             let started = Instant::now();
-            work(&mut state);
-            let ended = Instant::now();
-            let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
-            let (first, last) = spans[turn].unwrap_or((started, ended));
-            spans[turn] = Some((first.min(started), last.max(ended)));
+            work(&mut state, turn);
+            // A clock may be too coarse for tiny arrays.
+            let seconds = started.elapsed().as_secs_f64().max(1e-9);
+            rates.lock().unwrap_or_else(PoisonError::into_inner)[turn] += 1.0 / seconds;
         }
         check(&state);
     });
-    let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let seconds = spans.iter().flatten().map(|(a, b)| (*b - *a).as_secs_f64());
-    // A clock may be too coarse for tiny arrays.
-    seconds.fold(f64::INFINITY, f64::min).max(1e-9)
+    let rates = rates.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rates.into_iter().fold(0.0, f64::max)
 }
 
 struct MultiplyAdds<'a, const CHAINS: usize> {
     rounds: usize,
-    sum: &'a mut f32,
+    /// Where the chains end.
+    ends: &'a mut [[f32; MOST_LANES]; CHAINS],
 }
 
 impl<const CHAINS: usize> Kernel for MultiplyAdds<'_, CHAINS> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: arithmetic only, and a store into an array that holds the longest vector; the caller guarantees
-        // the instruction set.
+        // SAFETY: arithmetic, and stores into arrays that hold the longest vector; the caller guarantees the
+        // instruction set.
         unsafe {
             let half = V::splat(black_box(0.5));
             let mut chains = [half; CHAINS];
@@ -136,13 +145,9 @@ impl<const CHAINS: usize> Kernel for MultiplyAdds<'_, CHAINS> {
                     *chain = chain.mul_add(half, half);
                 }
             }
-            let mut sum = V::splat(0.0);
-            for chain in chains {
-                sum = sum.add(chain);
+            for (chain, end) in chains.into_iter().zip(self.ends) {
+                chain.store(end.as_mut_ptr());
             }
-            let mut values = [0.0; 16];
-            sum.store(values.as_mut_ptr());
-            *self.sum = values[..V::LEN].iter().sum();
         }
     }
 }

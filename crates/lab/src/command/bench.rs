@@ -28,9 +28,9 @@ const RULES: [&str; 5] = ["normal", "align-ada", "align-zero", "dfa", "last-laye
 
 Two ceilings are measured first, on the same threads and with the same instructions: multiply-adds that stay in
 registers, and a triad over memory. Then every rule at every width trains in a process of its own, on the config's
-data: some steps of several trials, each with a seed of its own, one more than the last's. Operations are counted as
-they are written (tiles do fewer, so that shares may exceed 100 %), bytes as if every kernel read and wrote each of
-its arrays once in memory. Ctrl-C stops and shows what is measured.
+data: some steps of each trial, the first with the config's seed, each other with the next number. Operations are
+counted as they are written (tiles do fewer, so that shares may exceed 100 %), bytes as if every kernel read and wrote
+each of its arrays once in memory. Ctrl-C stops and shows what is measured.
 Exit code: 0 all measured, 1 some failed, diverged or were interrupted, 2 wrong usage.")]
 pub(crate) struct Arguments {
     /// The config file; `sansprop config` prints one.
@@ -98,7 +98,7 @@ impl Arguments {
         };
         let bar = bar(rules.len() * configs.len());
         let mut cells = Vec::new();
-        'widths: for config in &configs {
+        for config in &configs {
             let plan = Plan::with_data(config.clone(), plan.data.clone())?;
             let begin = cells.len();
             for &rule in rules {
@@ -106,7 +106,7 @@ impl Arguments {
                 bar.set_message(format!("{rule} w{width}"));
                 let outcome = measure_in_child(config, rule, self.steps, self.trials, &stop)?;
                 let Some(outcome) = outcome else {
-                    break 'widths;
+                    break;
                 };
                 let batch = plan.config.train.batch;
                 let spec = plan.trial(rule);
@@ -120,6 +120,9 @@ impl Arguments {
             }
             if self.json {
                 print(&lines(&setting, &cells[begin..])?)?;
+            }
+            if stop.load(Ordering::Relaxed) {
+                break;
             }
         }
         bar.finish_and_clear();
