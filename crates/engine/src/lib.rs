@@ -2,7 +2,7 @@
 //!
 //! The engine holds the science: learning [`rule`]s as rows of a table, [`network`]s, their [`init`]ial draws,
 //! the [`mod@learn`]ing step, [`optim`]isers, [`cohort`]s of trials in lockstep, and the [`mod@train`]ing loop with its
-//! observers, which can be left and taken up again at [`checkpoint`]s; [`alignment`] scores with their
+//! observers, which can be left and taken up again at [`checkpoint`]s; what a step costs ([`cost`]); [`alignment`] scores with their
 //! [`companion`]s, and the [`mod@check`]s that prove a network's rules. It opens no file, prints nothing and reads no
 //! clock, except to say how trials that run side by side share the time. Everything is generic over [`sansprop_kernels::Backend`], the machine.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod cohort;
 pub mod companion;
+pub mod cost;
 pub mod diagnosis;
 pub mod images;
 pub mod init;

@@ -19,7 +19,7 @@ mod wiring;
 pub use backend::{
     AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Unrolled,
 };
-pub use cpu::{CpuBackend, CpuBuffer, CpuError, InstructionSet};
+pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{
     CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, WgpuBackend, gpu_devices,
 };

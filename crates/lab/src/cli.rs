@@ -4,7 +4,7 @@
 //! (options, config).
 
 use crate::command::{
-    align, check, compare, config, data, devices, report, reproduce, status, sweep, train,
+    align, bench, check, compare, config, data, devices, report, reproduce, status, sweep, train,
 };
 use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
@@ -25,7 +25,8 @@ use thiserror::Error;
   sansprop train my.toml --set train.rule=align-zero
   sansprop report runs/grid --open              tables and figures in the browser
   sansprop reproduce table6 --widths 8,16 --epochs 3
-  sansprop align my.toml                        how aligned do the layers' weight changes get?")]
+  sansprop align my.toml                        how aligned do the layers' weight changes get?
+  sansprop bench my.toml --widths 8,32          what a step of each rule costs on this machine")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -40,6 +41,7 @@ enum Command {
     Status(status::Arguments),
     Check(check::Arguments),
     Align(align::Arguments),
+    Bench(bench::Arguments),
     Report(report::Arguments),
     Data(data::Arguments),
     Devices(devices::Arguments),
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Align(arguments) => align::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
@@ -105,6 +108,17 @@ pub fn main() -> ExitCode {
             eprintln!("error: {failure}");
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// Refuses `--set` of a key that an option gives already.
+pub(crate) fn given_once(option: &str, key: &str, overrides: &[String]) -> Result<(), Failure> {
+    let twice = |text: &&String| text.split('=').next().map(str::trim) == Some(key);
+    match overrides.iter().find(twice) {
+        Some(text) => Err(Failure::Usage(format!(
+            "{option} and --set {text} contradict each other: give one of them"
+        ))),
+        None => Ok(()),
     }
 }
 

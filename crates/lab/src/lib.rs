@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod align;
+mod bench;
 pub mod cli;
 mod command;
 pub mod config;

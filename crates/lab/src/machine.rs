@@ -15,7 +15,9 @@ use sansprop::diagnosis::Request;
 use sansprop::model::Model;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
-use sansprop_kernels::{Backend, CpuBackend, CudaBackend, GpuApi, Reference, WgpuBackend};
+use sansprop_kernels::{
+    Backend, Ceilings, CpuBackend, CudaBackend, GpuApi, Reference, WgpuBackend,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,24 +48,79 @@ impl Machine {
 
     /// Device and precision in words, for the head of a table.
     pub(crate) fn describe(&self) -> String {
+        format!("{}, {}", self.device(), self.precision())
+    }
+
+    /// What computes, in words.
+    pub(crate) fn device(&self) -> String {
         match self {
-            Self::Cpu(backend) => format!("{}, {}", backend.device(), backend.precision()),
-            Self::Reference(backend) => format!("{}, {}", backend.device(), backend.precision()),
-            Self::Wgpu(backend) => format!("{}, {}", backend.device(), backend.precision()),
-            Self::Cuda(backend) => format!("{}, {}", backend.device(), backend.precision()),
+            Self::Cpu(backend) => backend.device(),
+            Self::Reference(backend) => backend.device(),
+            Self::Wgpu(backend) => backend.device(),
+            Self::Cuda(backend) => backend.device(),
+        }
+    }
+
+    /// Instruction set of the kernels.
+    pub(crate) fn instruction_set(&self) -> String {
+        match self {
+            Self::Cpu(backend) => backend.instruction_set().to_string(),
+            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) => "none".into(),
+        }
+    }
+
+    /// Threads of the kernels.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            Self::Cpu(backend) => backend.threads(),
+            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) => 1,
+        }
+    }
+
+    /// Arithmetic.
+    pub(crate) fn precision(&self) -> &'static str {
+        match self {
+            Self::Cpu(backend) => backend.precision(),
+            Self::Reference(backend) => backend.precision(),
+            Self::Wgpu(backend) => backend.precision(),
+            Self::Cuda(backend) => backend.precision(),
+        }
+    }
+
+    /// Bytes of one number.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Self::Cpu(_) | Self::Wgpu(_) | Self::Cuda(_) => size_of::<f32>(),
+            Self::Reference(_) => size_of::<f64>(),
+        }
+    }
+
+    /// Measures what the machine can do at most, with a triad over so many bytes; none for the reference, whose
+    /// arithmetic is not that of the ceilings, and for GPUs, of which none are measured.
+    pub(crate) fn ceilings(&self, bytes: usize) -> Option<Ceilings> {
+        match self {
+            Self::Cpu(backend) => Some(backend.ceilings(bytes)),
+            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) => None,
         }
     }
 
     fn environment(&self, plan: &Plan) -> Environment {
-        match self {
-            Self::Cpu(b) => {
-                let set = b.instruction_set().to_string();
-                environment_of(b, set, b.threads(), plan)
-            }
-            Self::Reference(b) => environment_of(b, "none".into(), 1, plan),
-            Self::Wgpu(b) => environment_of(b, "none".into(), 1, plan),
-            Self::Cuda(b) => environment_of(b, "none".into(), 1, plan),
-        }
+        let model = &plan.model;
+        let kernels = match self {
+            Self::Cpu(backend) => kernels(backend, model),
+            Self::Reference(backend) => kernels(backend, model),
+            Self::Wgpu(backend) => kernels(backend, model),
+            Self::Cuda(backend) => kernels(backend, model),
+        };
+        Environment::now(
+            self.device(),
+            self.instruction_set(),
+            self.threads(),
+            self.precision(),
+            kernels,
+            model.parameters(),
+            plan.data.source(),
+        )
     }
 
     /// Writes each trial's config and environment into its folder.
@@ -111,23 +168,6 @@ fn kernels<B: Backend>(backend: &B, model: &Model) -> Vec<LayerRecord> {
     layers
         .map(|(name, layer)| LayerRecord::new(name, backend.kernels(layer)))
         .collect()
-}
-
-fn environment_of<B: Backend>(
-    backend: &B,
-    instruction_set: String,
-    threads: usize,
-    plan: &Plan,
-) -> Environment {
-    Environment::now(
-        backend.device(),
-        instruction_set,
-        threads,
-        backend.precision(),
-        kernels(backend, &plan.model),
-        plan.model.parameters(),
-        plan.data.source(),
-    )
 }
 
 /// One trial of a cohort: what it is, where it is written, and from where it goes on.
@@ -243,15 +283,23 @@ fn open<'b, B: Backend>(
     Ok((cohort, recorder))
 }
 
+/// What Ctrl-C does to a run that is trained for its own sake.
+const SAVING: &str = "stopping after this step and saving; press Ctrl-C again to stop at once";
+
 /// Becomes true at the first Ctrl-C; the second ends the process at once.
 pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    stop_on_interrupt_saying(SAVING)
+}
+
+/// As [`stop_on_interrupt`], with other words at the first Ctrl-C.
+pub(crate) fn stop_on_interrupt_saying(words: &'static str) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }
-        eprintln!("stopping after this step and saving; press Ctrl-C again to stop at once");
+        eprintln!("{words}");
     })
     .map_err(|e| Failure::Failed(format!("cannot catch Ctrl-C: {e}")))?;
     Ok(stop)

@@ -2,6 +2,7 @@
 
 mod backend;
 mod buffer;
+mod ceiling;
 mod elementwise;
 mod isa;
 mod lanes;
@@ -20,6 +21,7 @@ mod x86;
 
 use crate::{Landing, Layer, Norm, RecurrentCell};
 pub use buffer::CpuBuffer;
+pub use ceiling::Ceilings;
 pub use isa::InstructionSet;
 use pack::{Direction, Packing, pack};
 use panel::{FeedbackPort, Slopes};
@@ -134,6 +136,13 @@ impl CpuBackend {
     /// The number of threads in use.
     pub fn threads(&self) -> usize {
         self.threads.count()
+    }
+
+    /// Measures what this machine can do at most on this backend's threads and instruction set, which takes a second
+    /// or two; the triad's arrays take about `bytes` bytes, which should be several times what the last-level caches
+    /// hold.
+    pub fn ceilings(&self, bytes: usize) -> Ceilings {
+        ceiling::ceilings(&self.threads, self.set, bytes)
     }
 
     /// Runs `work` with working memory that is kept for the next kernel. There is one for each thread that calls

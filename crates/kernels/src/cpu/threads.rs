@@ -39,6 +39,14 @@ impl Threads {
         }
     }
 
+    /// Runs `work` once on every thread, at the same time.
+    pub(super) fn on_each(&self, work: impl Fn() + Sync) {
+        match &self.pool {
+            Some(pool) => drop(pool.broadcast(|_| work())),
+            None => work(),
+        }
+    }
+
     /// Runs `work` on all items at the same time, as far as there are threads.
     pub(super) fn side_by_side<T: Send>(
         &self,

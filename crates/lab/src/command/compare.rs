@@ -63,11 +63,7 @@ impl Arguments {
         if self.rules.is_empty() {
             return Ok(RULES.to_vec());
         }
-        let named = |name: &String| {
-            Rule::named(name)
-                .ok_or_else(|| Failure::Usage(format!("--rules {name}: {}", unknown_rule(name))))
-        };
-        self.rules.iter().map(named).collect()
+        named_rules(&self.rules)
     }
 
     /// The options as config overrides; `--set` comes last and wins.
@@ -119,6 +115,15 @@ struct Done<'a> {
     plan: &'a Plan,
     trials: Vec<(Rule, RunFolder)>,
     results: Vec<TrialResult>,
+}
+
+/// The rules that `--rules` names.
+pub(crate) fn named_rules(names: &[String]) -> Result<Vec<Rule>, Failure> {
+    let named = |name: &String| {
+        Rule::named(name)
+            .ok_or_else(|| Failure::Usage(format!("--rules {name}: {}", unknown_rule(name))))
+    };
+    names.iter().map(named).collect()
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! `sansprop reproduce`.
 
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, given_once, print};
 use crate::config::{Config, SetData, load, nearest, unknown_rule};
 use crate::data::official_shape;
 use crate::device::DeviceOption;
@@ -131,13 +131,8 @@ impl Arguments {
             ),
         ];
         for (option, key, values) in axes {
-            let twice = |text: &&String| text.split('=').next().map(str::trim) == Some(key);
-            if let (false, Some(text)) = (values.is_empty(), self.overrides.iter().find(twice)) {
-                return Err(Failure::Usage(format!(
-                    "{option} and --set {text} contradict each other: give one of them"
-                )));
-            }
             if !values.is_empty() {
+                given_once(option, key, &self.overrides)?;
                 let replaced = experiment.replace(key, &values);
                 replaced.map_err(|e| Failure::Usage(format!("{option}: {e}")))?;
             }

@@ -171,10 +171,14 @@ impl Plan {
         }
     }
 
+    /// Updates of one epoch; an incomplete last minibatch is dropped.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.config.data.train_points / self.config.train.batch
+    }
+
     /// Updates of the whole run.
     pub fn total_steps(&self) -> u64 {
-        let per_epoch = self.config.data.train_points / self.config.train.batch;
-        let all = (per_epoch * self.config.train.epochs) as u64;
+        let all = (self.steps_per_epoch() * self.config.train.epochs) as u64;
         match self.config.train.max_steps {
             0 => all,
             limit => all.min(limit),

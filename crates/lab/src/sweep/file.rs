@@ -61,11 +61,15 @@ pub fn read(path: &Path, overrides: &[String]) -> Result<SweepFile, ConfigError>
         path: path.to_owned(),
         source,
     })?;
-    let mut table = config::syntax(&text, &origin)?;
+    parse(&text, &origin, overrides)
+}
+
+fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<SweepFile, ConfigError> {
+    let mut table = config::syntax(text, origin)?;
     for text in overrides {
         config::apply(&mut table, text)?;
     }
-    of_table(table, &origin)
+    of_table(table, origin)
 }
 
 /// The sweep that a file's content, read as TOML, says.
@@ -296,7 +300,9 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        parse(text, "s.toml").expect_err("a bad file").to_string()
+        parse(text, "s.toml", &[])
+            .expect_err("a bad file")
+            .to_string()
     }
 
     /// Oracle: products counted by hand.
@@ -305,7 +311,7 @@ mod tests {
         let text = "[train]\nepochs = 3\n[sweep]\nrule = [\"fa\", \"dfa\"]\nlr = [1, 2.5]\nwidth = 4\n\
             \"network.activation\" = [\"relu\", \"tanh\"]\nselect = { over = \"lr\", best = \"eval_accuracy\" }\n\
             [[sweep.also]]\nrule = \"normal\"\nlr = [3]\ntrain.seed = [1, 2]\n";
-        let file = parse(text, "s.toml").expect("a good file");
+        let file = parse(text, "s.toml", &[]).expect("a good file");
         assert_eq!(file.configs.len(), 2 * 2 * 2 + 2 * 2);
         let last = file.configs.last().expect("configs");
         assert_eq!(
