@@ -103,6 +103,11 @@ pub trait Backend: Send + Sync {
         }
     }
 
+    /// Kernels that were started on a device so far; none where a kernel is a call.
+    fn launches(&self) -> Option<u64> {
+        None
+    }
+
     /// Runs `work` where this backend's kernels start fastest (inside its thread pool).
     fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
 

@@ -298,6 +298,9 @@ fn other_commands_on_a_device() {
                 .expect("a device")
                 .starts_with("vulkan:0 (")
         );
+        // Forward and pool, loss, feedback, gradients in parts, updates.
+        let launches = line["launches_per_step"].as_u64().expect("a count");
+        assert!((10..40).contains(&launches), "{launches}");
         assert!(line["step_ms_median"].as_f64().expect("a time") > 0.0);
     }
 }

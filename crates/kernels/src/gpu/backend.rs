@@ -10,17 +10,19 @@ use super::recurrent::{feedback_step, recur_step};
 use super::tile::{Direction, SizesLaunch, Tile};
 use super::wiring::{DeviceWiring, Wirings};
 use crate::{
-    Activation, AdamStep, Backend, CellWeights, Landing, Layer, LossReport, Norm, Record,
-    RecurrentCell, Unrolled, Wiring,
+    Activation, AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Norm,
+    Record, RecurrentCell, Unrolled, Wiring,
 };
 use cubecl::prelude::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Kernels on a GPU, in f32.
 pub struct GpuBackend<R: Runtime> {
     client: ComputeClient<R>,
     name: String,
     wirings: Wirings,
+    launches: AtomicU64,
     dense: Arc<Wiring>,
     /// Stands where a kernel has no use for an argument that it reads.
     pub(super) nothing: GpuBuffer<R>,
@@ -36,6 +38,7 @@ impl<R: Runtime> GpuBackend<R> {
             client,
             name,
             wirings: Wirings::default(),
+            launches: AtomicU64::new(0),
             dense: Arc::new(Wiring::dense()),
             nothing,
             unwritten,
@@ -43,6 +46,12 @@ impl<R: Runtime> GpuBackend<R> {
     }
 
     pub(super) fn client(&self) -> &ComputeClient<R> {
+        &self.client
+    }
+
+    /// Where the next kernel is started, which is counted.
+    pub(super) fn next(&self) -> &ComputeClient<R> {
+        self.launches.fetch_add(1, Ordering::Relaxed);
         &self.client
     }
 
@@ -72,6 +81,23 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         "f32"
     }
 
+    fn kernels(&self, layer: &Layer) -> LayerKernels {
+        let fused = |panels: &str| format!("gpu, {panels}");
+        let sums = match layer.norm {
+            Norm::Channel => "sums, then norm",
+            Norm::Location | Norm::None => "sums with norm up to 128 samples",
+        };
+        LayerKernels {
+            forward: fused(sums),
+            feedback: fused(sums),
+            weight_gradient: fused("sums in parts"),
+        }
+    }
+
+    fn launches(&self) -> Option<u64> {
+        Some(self.launches.load(Ordering::Relaxed))
+    }
+
     fn scope<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         work()
     }
@@ -81,7 +107,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         if len > 0 {
             // SAFETY: the buffer holds `len` values, beyond which no thread works.
             unsafe {
-                clear::launch_unchecked(&self.client, per_value(len), units(), buffer.all(), len);
+                clear::launch_unchecked(self.next(), per_value(len), units(), buffer.all(), len);
             }
         }
         buffer
@@ -133,7 +159,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         // SAFETY: the input holds a panel of `size` values for each location, `out` one of them.
         unsafe {
             pool::launch_unchecked(
-                &self.client,
+                self.next(),
                 per_value(size),
                 units(),
                 input.first(locations * size),
@@ -158,7 +184,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         // SAFETY: the allocation was made from the labels; outputs and errors are one for each label and class.
         unsafe {
             classification_loss::launch_unchecked(
-                &self.client,
+                self.next(),
                 grid(1, 1, 1),
                 units(),
                 ArrayArg::from_raw_parts(handle, labels.len()),
@@ -273,7 +299,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
             // and writes state t + 1.
             unsafe {
                 recur_step::launch_unchecked(
-                    &self.client,
+                    self.next(),
                     grid(tile.down(batch) as usize, tile.across(cell.width), 1),
                     units(),
                     weights.hidden.first(cell.width * cell.width),
@@ -311,7 +337,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
             // it). State t reads the delta of step t + 1, which lies at t, and writes the one at t − 1.
             unsafe {
                 feedback_step::launch_unchecked(
-                    &self.client,
+                    self.next(),
                     grid(tile.down(batch) as usize, tile.across(cell.width), 1),
                     units(),
                     hidden.first(cell.width * cell.width),
@@ -347,7 +373,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         // SAFETY: outputs and errors are one for each target (`first` asserts it).
         unsafe {
             sequence_loss::launch_unchecked(
-                &self.client,
+                self.next(),
                 grid(1, 1, 1),
                 units(),
                 GpuBuffer::of(&self.client, targets).all(),
@@ -366,7 +392,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         // SAFETY: both arguments hold `len` values, beyond which no thread works.
         unsafe {
             sign::launch_unchecked(
-                &self.client,
+                self.next(),
                 per_value(len),
                 units(),
                 weight.all(),
@@ -382,7 +408,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         // SAFETY: both arguments hold `len` values, beyond which no thread works.
         unsafe {
             sgd::launch_unchecked(
-                &self.client,
+                self.next(),
                 per_value(len),
                 units(),
                 gradient.first(len),
@@ -413,7 +439,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         // SAFETY: all arguments hold `len` values, beyond which no thread works.
         unsafe {
             adam::launch_unchecked(
-                &self.client,
+                self.next(),
                 per_value(len),
                 units(),
                 gradient.first(len),

@@ -114,7 +114,7 @@ impl<R: Runtime> GpuBackend<R> {
         // wiring only, and the kernel keeps to rows and columns within the sizes.
         unsafe {
             product::launch_unchecked(
-                self.client(),
+                self.next(),
                 walk.count(),
                 units(),
                 weight.first(walk.layer.weights()),
@@ -149,7 +149,7 @@ impl<R: Runtime> GpuBackend<R> {
             // SAFETY: z and a hold all rows of all groups (`first` asserts it), and the kernel keeps to them.
             unsafe {
                 normalise::launch_unchecked(
-                    self.client(),
+                    self.next(),
                     grid(count, layer.outputs.div_ceil(SIDE) as u32, 1),
                     units(),
                     out.z.first(len),
@@ -166,7 +166,7 @@ impl<R: Runtime> GpuBackend<R> {
         // SAFETY: as in `product`; the inverse deviations are one for each location and channel, or not touched.
         unsafe {
             forward_panel::launch_unchecked(
-                self.client(),
+                self.next(),
                 walk.count(),
                 units(),
                 weight.first(layer.weights()),
@@ -231,7 +231,7 @@ impl<R: Runtime> GpuBackend<R> {
         // SAFETY: as in `product`; what belongs to a second network is touched only if there is one.
         unsafe {
             feedback_panel::launch_unchecked(
-                self.client(),
+                self.next(),
                 walk.count(),
                 units(),
                 weight.first(walk.layer.weights()),
@@ -271,7 +271,7 @@ impl<R: Runtime> GpuBackend<R> {
         // keeps to them.
         unsafe {
             land::launch_unchecked(
-                self.client(),
+                self.next(),
                 grid(count, port.outputs.div_ceil(SIDE) as u32, 1),
                 units(),
                 signal.first(signal_rows * port.outputs),
@@ -327,7 +327,7 @@ impl<R: Runtime> GpuBackend<R> {
             // tensor for each part; the kernel keeps to these sizes.
             unsafe {
                 gradient_part::launch_unchecked(
-                    self.client(),
+                    self.next(),
                     grid(across, down as u32, (taps * parts) as u32),
                     units(),
                     input.first(layer.sources() * batch * layer.inputs),
@@ -346,7 +346,7 @@ impl<R: Runtime> GpuBackend<R> {
             // SAFETY: as above, with a bias for each part.
             unsafe {
                 bias_part::launch_unchecked(
-                    self.client(),
+                    self.next(),
                     grid(groups, parts as u32, 1),
                     units(),
                     delta.first(rows * layer.outputs),
@@ -377,7 +377,7 @@ impl<R: Runtime> GpuBackend<R> {
         // SAFETY: the scratch holds `parts` times `len` values, `out` at least `len`.
         unsafe {
             add_parts::launch_unchecked(
-                self.client(),
+                self.next(),
                 per_value(len),
                 units(),
                 scratch.all(),

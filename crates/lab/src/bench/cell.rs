@@ -21,6 +21,8 @@ pub(crate) enum Outcome {
     Measured {
         /// Seconds of each timed step, for each trial.
         seconds: Vec<Vec<f64>>,
+        /// Kernels that a step starts on a device; none where a kernel is a call.
+        launches: Option<u64>,
         /// The most memory that the process had resident, data included.
         peak_memory_bytes: Option<u64>,
     },
@@ -49,45 +51,44 @@ pub(crate) fn measure(
     let machine = Machine::new(&config.run, config.run.threads)?;
     let mut sets = DataSets::default();
     let mut seconds = Vec::new();
+    let mut launches = None;
     for seed in seeds(config, trials) {
         let mut config = config.clone();
         config.train.seed = seed;
         let data = sets.of(&config)?;
         let plan = Plan::with_data(config, data)?;
-        let watch = match &machine {
+        let timed = match &machine {
             Machine::Cpu(backend) => timed(backend, &plan, rule, steps),
             Machine::Reference(backend) => timed(backend, &plan, rule, steps),
             Machine::Wgpu(backend) => timed(backend, &plan, rule, steps),
             Machine::Cuda(backend) => timed(backend, &plan, rule, steps),
         }?;
-        if let Some(step) = watch.diverged {
+        if let Some(step) = timed.diverged {
             return Ok(Outcome::Diverged(format!(
                 "loss not finite in step {} of seed {seed}; a smaller train.lr may help",
                 step + 1
             )));
         }
+        launches = timed.launches;
         // The first step touches memory and starts threads.
-        seconds.push(watch.seconds[1..].to_vec());
+        seconds.push(timed.seconds[1..].to_vec());
     }
     Ok(Outcome::Measured {
         seconds,
+        launches,
         peak_memory_bytes: peak_memory(),
     })
 }
 
-fn timed<B: Backend>(
-    backend: &B,
-    plan: &Plan,
-    rule: Rule,
-    steps: u16,
-) -> Result<Stopwatch, Failure> {
+fn timed<B: Backend>(backend: &B, plan: &Plan, rule: Rule, steps: u16) -> Result<Timed, Failure> {
     let split = plan.split()?;
     let train_config = &plan.config.train;
     let mut watch = Stopwatch {
+        backend,
+        launched: None,
         wanted: usize::from(steps) + 1,
         since: Instant::now(),
-        seconds: Vec::new(),
-        diverged: None,
+        timed: Timed::default(),
     };
     let schedule = Schedule {
         epochs: watch.wanted.div_ceil(plan.steps_per_epoch()),
@@ -101,29 +102,45 @@ fn timed<B: Backend>(
     let model = plan.model.clone();
     let mut cohort = Cohort::new(backend, model, seed, schedule.batch, shift, &trial);
     train(&mut cohort, &split, &schedule, &mut watch);
-    Ok(watch)
+    Ok(watch.timed)
 }
 
-/// Times whole steps of a single trial, from gathering the minibatch to the update, and stops after enough of them.
-struct Stopwatch {
-    wanted: usize,
-    /// When the step at hand began.
-    since: Instant,
+/// What a stopwatch saw.
+#[derive(Default)]
+struct Timed {
+    /// Of each step.
     seconds: Vec<f64>,
+    /// Kernels that the last step started on a device.
+    launches: Option<u64>,
     /// The step, counted from 0, whose loss was not finite.
     diverged: Option<u64>,
 }
 
-impl<B: Backend> Observer<B> for Stopwatch {
+/// Times whole steps of a single trial, from gathering the minibatch to the update, and stops after enough of them.
+struct Stopwatch<'a, B> {
+    backend: &'a B,
+    /// Kernels started before the step at hand.
+    launched: Option<u64>,
+    wanted: usize,
+    /// When the step at hand began.
+    since: Instant,
+    timed: Timed,
+}
+
+impl<B: Backend> Observer<B> for Stopwatch<'_, B> {
     fn observe(&mut self, event: &Event, _: &Cohort<'_, B>) -> ControlFlow<()> {
         match event {
             Event::EpochStarted { .. } | Event::Resumable(_) => self.since = Instant::now(),
             Event::Step { step, score, .. } => {
-                self.seconds.push(self.since.elapsed().as_secs_f64());
+                self.timed.seconds.push(self.since.elapsed().as_secs_f64());
+                let launched = self.backend.launches();
+                let before = self.launched.or(launched);
+                self.timed.launches = launched.zip(before).map(|(now, before)| now - before);
+                self.launched = launched;
                 if !score.loss.is_finite() {
-                    self.diverged = Some(*step);
+                    self.timed.diverged = Some(*step);
                 }
-                if self.diverged.is_some() || self.seconds.len() == self.wanted {
+                if self.timed.diverged.is_some() || self.timed.seconds.len() == self.wanted {
                     return ControlFlow::Break(());
                 }
             }

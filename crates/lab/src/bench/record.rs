@@ -61,6 +61,14 @@ impl Cell {
         })
     }
 
+    /// Kernels that a step starts on a device; none if it failed or where kernels are calls.
+    pub(crate) fn launches(&self) -> Option<u64> {
+        match self.outcome {
+            Outcome::Measured { launches, .. } => launches,
+            Outcome::Diverged(_) | Outcome::Failed(_) => None,
+        }
+    }
+
     /// The most memory that its process had; none if it failed or where the system does not say.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         match self.outcome {
@@ -140,6 +148,7 @@ struct Line<'a> {
     step_ms_min: Option<f64>,
     flops_per_step: u64,
     bytes_per_step: u64,
+    launches_per_step: Option<u64>,
     gflops: Option<f64>,
     share_of_compute_ceiling: Option<f64>,
     share_of_memory_ceiling: Option<f64>,
@@ -181,6 +190,7 @@ pub(crate) fn lines(setting: &Setting<'_>, cells: &[Cell]) -> Result<String, Fai
             step_ms_min: times.map(|t| 1e3 * t.fastest),
             flops_per_step: cell.cost.flops,
             bytes_per_step: cell.cost.bytes,
+            launches_per_step: cell.launches(),
             gflops: rates.map(|r| r.flops / 1e9),
             share_of_compute_ceiling: rates.and_then(|r| r.of_compute),
             share_of_memory_ceiling: rates.and_then(|r| r.of_memory),
@@ -212,6 +222,7 @@ mod tests {
             },
             outcome: Outcome::Measured {
                 seconds: seconds.iter().map(|trial| trial.to_vec()).collect(),
+                launches: None,
                 peak_memory_bytes: None,
             },
         }

@@ -5,8 +5,7 @@ use crate::table::table;
 use std::fmt::Write;
 
 /// What the columns of the first table hold, as far as their heads do not say it.
-const COLUMNS: &str =
-    "GFLOP and MB: counted, of one step; peak MB: of the whole process with its data";
+const COLUMNS: &str = "GFLOP and MB: counted, of one step; peak MB: of the whole process with its data; launches: kernels that a step starts on a GPU";
 
 /// What is not known.
 const UNKNOWN: &str = "unknown";
@@ -77,6 +76,7 @@ fn steps(setting: &Setting<'_>, cells: &[Cell]) -> comfy_table::Table {
             "MB",
             "of memory",
             "peak MB",
+            "launches",
         ],
         1,
     );
@@ -101,12 +101,24 @@ fn steps(setting: &Setting<'_>, cells: &[Cell]) -> comfy_table::Table {
                     mb,
                     share(rates.of_memory),
                     peak.map_or(UNKNOWN.into(), |peak| format!("{peak:.1}")),
+                    cell.launches()
+                        .map_or("–".into(), |count| count.to_string()),
                 ]);
             }
             None => {
                 let dash = || "–".to_string();
                 let status = cell.status().0.to_string();
-                row.extend([status, dash(), gflop, dash(), dash(), mb, dash(), dash()]);
+                row.extend([
+                    status,
+                    dash(),
+                    gflop,
+                    dash(),
+                    dash(),
+                    mb,
+                    dash(),
+                    dash(),
+                    dash(),
+                ]);
             }
         }
         table.add_row(row);
