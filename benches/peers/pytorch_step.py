@@ -1,13 +1,16 @@
-"""One training step of the paper's CIFAR-10 network: sansprop against PyTorch eager, in one run.
+"""One training step of the paper's CIFAR-10 network: sansprop against PyTorch, in one run.
 
-The peer is what a scientist would write: contiguous NCHW, autograd, a plain SGD update, float32, the same number of
-threads; the norm as mean and variance over axis 0, or, for those who know, as batch_norm over [batch, location and
-channel], which is faster. Both start from the same weights (NumPy's generator,
-seed 99) on the same minibatch; the losses of the first three steps must agree before anything is timed. Then
-single steps of the two alternate, so that a change of the machine's speed meets both.
+The peer is what a scientist would write (NCHW, autograd, a plain SGD update) and what an expert would make of it:
+the norm as mean and variance over axis 0 or as the framework's batch_norm over [batch, location and channel]; eager,
+torch.compile or, on CUDA, the whole step as a CUDA graph; contiguous or channels_last; float32, on CUDA also tf32
+and bf16 autocast. Both sides start from the same weights (NumPy's generator, seed 99) on the same minibatch; the
+losses of the first three steps must agree before anything is timed. Then single steps of the two alternate, so that a
+change of the machine's speed meets both. The last line of each width is the best configuration of the peer.
 
     python -m venv .venv && .venv/bin/pip install -r benches/peers/requirements.txt
-    .venv/bin/python benches/peers/pytorch_step.py [--widths 8,32,64] [--norms axis,batch-norm] [--threads 2] [--steps 10]
+    .venv/bin/python benches/peers/pytorch_step.py [--widths 8,32,64] [--norms axis,batch-norm]
+        [--modes eager,compile] [--layouts contiguous,channels-last] [--precisions float32] [--rule normal]
+        [--device cpu] [--ours vulkan] [--threads 2] [--steps 10] [--strict]
 """
 
 import argparse
@@ -74,29 +77,68 @@ def forward(x, weights, biases, norm):
 
 
 class Peer:
-    """The PyTorch side."""
+    """The PyTorch side, in one of its configurations."""
 
-    def __init__(self, width, norm):
-        self.norm = norm
-        self.images, self.targets = minibatch()
+    def __init__(self, width, norm, mode, layout, precision, device):
+        self.norm = NORMS[norm]
+        self.bf16 = precision == "bf16"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+        form = torch.channels_last if layout == "channels-last" else torch.contiguous_format
+        self.images, self.targets = (values.to(device) for values in minibatch())
+        self.images = self.images.contiguous(memory_format=form)
         self.weights, self.biases = initial_weights(width)
+        place = lambda p: p.detach().to(device).contiguous(
+            memory_format=form if p.dim() == 4 else torch.contiguous_format).requires_grad_()
+        self.weights, self.biases = [place(p) for p in self.weights], [place(p) for p in self.biases]
+        self.device = device
+        self.loss_of = torch.compile(self.loss) if mode == "compile" else self.loss
+        self.graph = None
+        self.losses = [self.step()[0] for _ in range(3)]
+        if mode == "graphs":
+            self.capture()
 
-    def step(self):
-        start = time.perf_counter()
-        loss = ((forward(self.images, self.weights, self.biases, self.norm) - self.targets) ** 2).mean()
+    def loss(self):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
+            output = forward(self.images, self.weights, self.biases, self.norm)
+        return ((output.float() - self.targets) ** 2).mean()
+
+    def update(self):
+        """One step; its loss stays on the device."""
+        loss = self.loss_of()
         parameters = self.weights + self.biases
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients):
                 parameter -= gradient
+        return loss.detach()
+
+    def capture(self):
+        """Records a step, to be replayed without the host."""
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            self.update()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.captured = self.update()
+
+    def step(self):
+        start = time.perf_counter()
+        if self.graph is None:
+            loss = self.update()
+        else:
+            self.graph.replay()
+            loss = self.captured
         return loss.item(), (time.perf_counter() - start) * 1e3
 
 
 class Ours:
     """The sansprop side: the benchmark binary, one step for each line it is sent."""
 
-    def __init__(self, binary, width, threads):
-        command = [binary, "--width", str(width), "--threads", str(threads), "--serve"]
+    def __init__(self, binary, width, arguments):
+        command = [binary, "--width", str(width), "--threads", str(arguments.threads), "--rule", arguments.rule,
+                   "--device", arguments.ours, "--serve"] + ["--strict"] * arguments.strict
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.losses = [float(v) for v in self.process.stdout.readline().split()[1:]]
 
@@ -121,30 +163,61 @@ def build():
                 if m.get("executable") and m["target"]["name"] == "training_step")
 
 
+# How far losses may be apart: relative, by the peer's precision.
+TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
+
+
+def spread(values):
+    """Median, least and largest."""
+    values = sorted(values)
+    return values[len(values) // 2], values[0], values[-1]
+
+
+def against(ours, peer, precision, rule, steps):
+    """Times of both, after their losses were compared; backprop is the only rule that the peer has."""
+    for mine, theirs in zip(ours.losses if rule == "normal" else [], peer.losses):
+        if abs(mine - theirs) > TOLERANCE[precision] * abs(theirs):
+            sys.exit(f"losses differ: {ours.losses} against {peer.losses}")
+    return [(ours.step(), peer.step()[1]) for _ in range(steps)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", default="8,32,64")
-    parser.add_argument("--norms", default="axis,batch-norm")
+    words = lambda text: text.split(",")
+    parser.add_argument("--widths", type=words, default="8,32,64")
+    parser.add_argument("--norms", type=words, default="axis,batch-norm")
+    parser.add_argument("--modes", type=words, default="eager", help="eager, compile, graphs")
+    parser.add_argument("--layouts", type=words, default="contiguous", help="contiguous, channels-last")
+    parser.add_argument("--precisions", type=words, default="float32", help="of the peer: float32, tf32, bf16")
+    parser.add_argument("--device", default="cpu", help="of the peer: cpu, cuda")
+    parser.add_argument("--ours", default="cpu", help="our device, as sansprop devices lists them")
+    parser.add_argument("--rule", default="normal", help="our rule; the peer always takes backprop's step")
+    parser.add_argument("--strict", action="store_true", help="our f32-strict")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     binary = build()
-    print(f"PyTorch {torch.__version__} eager against sansprop, {arguments.threads} threads, batch {BATCH}, float32")
-    for width, norm in itertools.product(map(int, arguments.widths.split(",")), arguments.norms.split(",")):
-        ours, peer = Ours(binary, width, arguments.threads), Peer(width, NORMS[norm])
-        losses = [peer.step()[0] for _ in range(3)]
-        for mine, theirs in zip(ours.losses, losses):
-            if abs(mine - theirs) > 1e-4 * abs(theirs):
-                sys.exit(f"width {width}: losses differ: {ours.losses} against {losses}")
-        times = [(ours.step(), peer.step()[1]) for _ in range(arguments.steps)]
-        ours.close()
-        ratios = sorted(theirs / mine for mine, theirs in times)
-        columns = [sorted(column) for column in zip(*times)]
-        middle = len(times) // 2
-        print(f"width {width:4}, norm {norm:10}: sansprop {columns[0][middle]:8.2f} ms ({columns[0][0]:.2f} to {columns[0][-1]:.2f}), "
-              f"PyTorch {columns[1][middle]:8.2f} ms ({columns[1][0]:.2f} to {columns[1][-1]:.2f}), "
-              f"ratio {ratios[middle]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+    print(f"PyTorch {torch.__version__} on {arguments.device} against sansprop on {arguments.ours}, "
+          f"rule {arguments.rule}, {arguments.threads} threads, batch {BATCH}")
+    for width in map(int, arguments.widths):
+        medians = []
+        configurations = itertools.product(
+            arguments.norms, arguments.modes, arguments.layouts, arguments.precisions)
+        for norm, mode, layout, precision in configurations:
+            ours = Ours(binary, width, arguments)
+            peer = Peer(width, norm, mode, layout, precision, arguments.device)
+            times = against(ours, peer, precision, arguments.rule, arguments.steps)
+            ours.close()
+            mine, theirs = (spread(column) for column in zip(*times))
+            ratio = spread(theirs / mine for mine, theirs in times)
+            name = f"norm {norm}, {mode}, {layout}, {precision}"
+            medians.append((theirs[0], ratio[0], name))
+            print(f"width {width:4}, {name:45}: sansprop {mine[0]:8.2f} ms ({mine[1]:.2f} to {mine[2]:.2f}), "
+                  f"PyTorch {theirs[0]:8.2f} ms ({theirs[1]:.2f} to {theirs[2]:.2f}), "
+                  f"ratio {ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})", flush=True)
+        best = min(medians)
+        print(f"width {width:4}, best of PyTorch: {best[2]}, ratio {best[1]:.2f}", flush=True)
 
 
 if __name__ == "__main__":

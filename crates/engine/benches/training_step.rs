@@ -1,7 +1,7 @@
 //! Time of one training step on the CIFAR-10 network of the paper: forward, feedback, weight gradients, update.
 //!
 //! `cargo bench -p sansprop --bench training_step -- [--width W] [--batch B] [--threads T] [--rule NAME]
-//! [--steps N] [--strict] [--serve]`
+//! [--steps N] [--strict] [--device cpu|cuda|vulkan|metal] [--serve]`
 //!
 //! Prints the losses of the first steps (on a fixed minibatch, so that a peer can check that it computes the
 //! same), then milliseconds per step as minimum, median and maximum, and the multiply-add rate. With
@@ -15,7 +15,7 @@ use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
 use sansprop::optim::Optimizer;
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::Rule;
-use sansprop_kernels::{Activation, Backend, CpuBackend, Norm};
+use sansprop_kernels::{Activation, Backend, CpuBackend, CudaBackend, GpuApi, Norm, WgpuBackend};
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ struct Options {
     steps: usize,
     rule: Rule,
     strict: bool,
+    /// A GPU; none: the CPU.
+    device: Option<GpuApi>,
     serve: bool,
 }
 
@@ -40,6 +42,7 @@ fn options() -> Options {
         steps: 12,
         rule: Rule::named("normal").expect("a rule of the table"),
         strict: false,
+        device: None,
         serve: false,
     };
     let mut words = std::env::args().skip(1);
@@ -63,6 +66,14 @@ fn options() -> Options {
                 options.rule = Rule::named(&name).unwrap_or_else(|| panic!("no rule {name}"));
             }
             "--strict" => options.strict = true,
+            "--device" => {
+                let name = value();
+                options.device = GpuApi::ALL.into_iter().find(|api| api.name() == name);
+                assert!(
+                    options.device.is_some() || name == "cpu",
+                    "no device {name}"
+                );
+            }
             "--serve" => options.serve = true,
             // What `cargo bench` itself adds.
             "--bench" => {}
@@ -83,6 +94,20 @@ fn minibatch(batch: usize) -> Minibatch {
 
 fn main() {
     let options = options();
+    match options.device {
+        Some(GpuApi::Cuda) => run(&CudaBackend::open(None).expect("a device"), &options),
+        Some(api) => run(&WgpuBackend::open(api, None).expect("a device"), &options),
+        None => {
+            let backend = CpuBackend::new(options.threads).expect("a backend");
+            match options.strict {
+                true => run(&backend.strict(), &options),
+                false => run(&backend, &options),
+            }
+        }
+    }
+}
+
+fn run<B: Backend>(backend: &B, options: &Options) {
     let network = Network::new(NetworkSpec {
         input: ImageShape {
             height: 32,
@@ -101,17 +126,11 @@ fn main() {
     .expect("a valid network");
     let forward = network.multiply_adds(options.batch);
     let first_layer = network.layers()[0].multiply_adds(options.batch);
-    let backend = CpuBackend::new(options.threads).expect("a backend");
-    let backend = if options.strict {
-        backend.strict()
-    } else {
-        backend
-    };
     let spec = TrialSpec {
         rule: options.rule,
         optimizer: Optimizer::Sgd { lr: 1.0 },
     };
-    let mut cohort = Cohort::new(&backend, network, SEED, options.batch, 0.1, &[spec]);
+    let mut cohort = Cohort::new(backend, network, SEED, options.batch, 0.1, &[spec]);
     let minibatch = minibatch(options.batch);
     backend.scope(|| {
         let mut step = || {
