@@ -92,7 +92,9 @@ class Peer:
             memory_format=form if p.dim() == 4 else torch.contiguous_format).requires_grad_()
         self.weights, self.biases = [place(p) for p in self.weights], [place(p) for p in self.biases]
         self.device = device
-        self.loss_of = torch.compile(self.loss) if mode == "compile" else self.loss
+        # Every width is compiled by itself, with its sizes as constants.
+        torch._dynamo.reset()
+        self.loss_of = torch.compile(self.loss, dynamic=False) if mode == "compile" else self.loss
         self.graph = None
         self.losses = [self.step()[0] for _ in range(3)]
         if mode == "graphs":
