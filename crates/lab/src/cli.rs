@@ -10,7 +10,8 @@ use crate::config::{ConfigError, PlanError};
 use crate::data::DataError;
 use crate::run::RunError;
 use clap::{Parser, Subcommand};
-use sansprop_kernels::{CpuError, GpuError};
+use sansprop_kernels::{CpuError, GpuError, GpuFailure};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use thiserror::Error;
 
@@ -88,19 +89,13 @@ impl Failure {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Compare(arguments) => compare::run(&arguments),
-        Command::Train(arguments) => train::run(&arguments),
-        Command::Sweep(arguments) => sweep::run(&arguments),
-        Command::Reproduce(arguments) => reproduce::run(&arguments),
-        Command::Status(arguments) => status::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Align(arguments) => align::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Report(arguments) => report::run(&arguments),
-        Command::Data(arguments) => data::run(&arguments),
-        Command::Devices(arguments) => devices::run(&arguments),
-        Command::Config(arguments) => config::run(&arguments),
+    let command = Cli::parse().command;
+    let result = match catch_unwind(AssertUnwindSafe(|| carry_out(&command))) {
+        Ok(result) => result,
+        Err(panic) => match panic.downcast::<GpuFailure>() {
+            Ok(failure) => Err(Failure::Failed(failure.to_string())),
+            Err(panic) => resume_unwind(panic),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,6 +114,23 @@ pub(crate) fn given_once(option: &str, key: &str, overrides: &[String]) -> Resul
             "{option} and --set {text} contradict each other: give one of them"
         ))),
         None => Ok(()),
+    }
+}
+
+fn carry_out(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Compare(arguments) => compare::run(arguments),
+        Command::Train(arguments) => train::run(arguments),
+        Command::Sweep(arguments) => sweep::run(arguments),
+        Command::Reproduce(arguments) => reproduce::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Align(arguments) => align::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
+        Command::Data(arguments) => data::run(arguments),
+        Command::Devices(arguments) => devices::run(arguments),
+        Command::Config(arguments) => config::run(arguments),
     }
 }
 

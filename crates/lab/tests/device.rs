@@ -264,6 +264,25 @@ fn results_repeat_on_one_device() {
     assert_eq!(alike, 1, "one trial of the sweep is the run alone");
 }
 
+/// What the device cannot hold is an error that says so, not a crash. Mesa's software driver holds 128 MiB in one
+/// piece; other devices hold more, for which this network would have to be too wide to be drawn in a test.
+#[test]
+fn too_large_for_the_device() {
+    if !vulkan() {
+        return;
+    }
+    let folder =
+        temporary("[network]\nkind = \"dense\"\nwidth = 6000\ndepth = 2\n[train]\nmax_steps = 1\n");
+    if !expect(folder.path(), &["devices"], 0).contains("llvmpipe") {
+        println!("skipped, 1 test of Mesa's software driver");
+        return;
+    }
+    let arguments = ["train", "c.toml", "--device=vulkan", "--out=wide"];
+    let out = expect(folder.path(), &arguments, 1);
+    let needs = "the GPU failed: one array needs 144000000 bytes";
+    assert!(out.contains(needs) && !out.contains("panicked"), "{out}");
+}
+
 /// `align`, `check` and `bench` take the option too.
 #[test]
 fn other_commands_on_a_device() {

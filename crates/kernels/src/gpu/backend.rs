@@ -4,6 +4,7 @@ use super::buffer::GpuBuffer;
 use super::elementwise::{
     AdamRatesLaunch, adam, classification_loss, clear, pool, sequence_loss, sgd, sign,
 };
+use super::failure::GpuFailure;
 use super::launch::{grid, per_value, units};
 use super::products::Walk;
 use super::recurrent::{feedback_step, recur_step};
@@ -14,6 +15,7 @@ use crate::{
     Record, RecurrentCell, Unrolled, Wiring,
 };
 use cubecl::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,8 +62,15 @@ impl<R: Runtime> GpuBackend<R> {
     }
 
     fn fetch(&self, buffer: &GpuBuffer<R>) -> Vec<f32> {
-        let bytes = self.client.read_one_unchecked(buffer.handle());
-        f32::from_bytes(&bytes)[..buffer.len()].to_vec()
+        // The runtime panics where its own thread has died of an error.
+        let read = || self.client.read_one(buffer.handle());
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(Ok(bytes)) => f32::from_bytes(&bytes)[..buffer.len()].to_vec(),
+            Ok(Err(error)) => GpuFailure::raise(error.to_string()),
+            Err(_) => GpuFailure::raise(
+                "its memory may be too small for network.width and train.batch, or it was lost",
+            ),
+        }
     }
 
     /// One step of a recurrent cell seen as a product of dense panels, reading from `input_start` on.

@@ -1,6 +1,7 @@
 //! Numbers in a device's memory.
 
 use super::elementwise::copy;
+use super::failure::GpuFailure;
 use super::launch::{per_value, units};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -15,6 +16,7 @@ pub struct GpuBuffer<R: Runtime> {
 impl<R: Runtime> GpuBuffer<R> {
     /// A buffer whose values are whatever lay there.
     pub(super) fn empty(client: &ComputeClient<R>, len: usize) -> Self {
+        check_size(client, len);
         Self {
             client: client.clone(),
             handle: client.empty(len.max(1) * size_of::<f32>()),
@@ -24,6 +26,7 @@ impl<R: Runtime> GpuBuffer<R> {
 
     /// A buffer of `values`.
     pub(super) fn of(client: &ComputeClient<R>, values: &[f32]) -> Self {
+        check_size(client, values.len());
         let stored = if values.is_empty() { &[0.0] } else { values };
         Self {
             client: client.clone(),
@@ -77,6 +80,20 @@ impl<R: Runtime> GpuBuffer<R> {
                 len,
             );
         }
+    }
+}
+
+/// Refuses what no allocation of this device can hold.
+fn check_size<R: Runtime>(client: &ComputeClient<R>, len: usize) {
+    let (bytes, most) = (
+        len as u64 * size_of::<f32>() as u64,
+        client.properties().memory.max_page_size,
+    );
+    if bytes > most {
+        GpuFailure::raise(format!(
+            "one array needs {bytes} bytes, and this device holds at most {most} in one piece; a smaller \
+             network.width or train.batch may fit"
+        ));
     }
 }
 

@@ -294,7 +294,12 @@ pub fn batches() -> Vec<(String, Case)> {
 pub fn large() -> Vec<(String, Case)> {
     let conv = Wiring::conv3x3(16, 16, 1);
     let dense = Wiring::dense();
+    let small = Wiring::conv3x3(2, 2, 1);
     vec![
+        (
+            "conv 2×2, 64 to 66, batch 128".into(),
+            Case::new(small, 64, 66, 128, Norm::Location, Activation::Relu),
+        ),
         (
             "conv 16×16, 20 to 36".into(),
             Case::new(conv, 20, 36, 30, Norm::Location, Activation::Relu),

@@ -8,6 +8,7 @@ use crate::progress::Screen;
 use crate::run::{Checkpoint, Heartbeat, Lock, Locks, Outcome, RunError, RunFolder};
 use crate::table::percent;
 use sansprop::cohort::Status;
+use sansprop_kernels::GpuFailure;
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -314,6 +315,9 @@ fn open(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    if let Some(failure) = panic.downcast_ref::<GpuFailure>() {
+        return failure.to_string();
+    }
     format!("panicked: {}", text.unwrap_or_default())
 }
 
