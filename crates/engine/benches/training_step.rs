@@ -68,7 +68,7 @@ fn options() -> Options {
             "--strict" => options.strict = true,
             "--device" => {
                 let name = value();
-                options.device = GpuApi::ALL.into_iter().find(|api| api.name() == name);
+                options.device = GpuApi::named(&name);
                 assert!(
                     options.device.is_some() || name == "cpu",
                     "no device {name}"

@@ -1,14 +1,14 @@
 //! One suite for all CPU kernels. Oracle: [`Reference`], the formulas in f64; tolerances and their reasons
 //! stand in `sansprop_kernels::tolerance`. Sizes straddle every tile edge.
 
-use sansprop_kernels::tolerance::{F32_RMS, deviation};
+use sansprop_kernels::tolerance::deviation;
 use sansprop_kernels::{
     Activation, Backend, CpuBackend, InstructionSet, Layer, Norm, Reference, Wiring,
 };
 use std::sync::Arc;
 
 mod cases;
-use cases::{ACTIVATIONS, Case, NORMS, Updates, buffer, run_cell};
+use cases::{ACTIVATIONS, Case, NORMS, Updates, buffer, compare, run_cell};
 
 fn instruction_sets() -> Vec<InstructionSet> {
     InstructionSet::ALL
@@ -29,15 +29,7 @@ fn check_as(case: &Case, name: &str, make: impl Fn(CpuBackend) -> CpuBackend) {
             let backend = CpuBackend::with_instruction_set(threads, set).expect("an available set");
             let backend = make(backend);
             let results = case.run(&backend);
-            for ((kernel, fast), (_, reference)) in results.iter().zip(&expected) {
-                let d = deviation(fast, reference);
-                assert!(
-                    d.worst <= 1.0 && d.relative_rms <= F32_RMS,
-                    "{name}: {kernel} on {set}: {d:?}: {} against {}",
-                    fast[d.worst_at],
-                    reference[d.worst_at]
-                );
-            }
+            compare(&format!("{name} on {set}"), &results, &expected);
             match &first {
                 None => first = Some(results),
                 Some(first) => assert_eq!(first, &results, "{name} on {set}: threads change bits"),
@@ -177,13 +169,7 @@ fn recurrent_cells() {
             for threads in [1, 3] {
                 let backend = CpuBackend::with_instruction_set(threads, set).expect("available");
                 let results = run_cell(&backend, &cell, batch);
-                for ((kernel, fast), (_, reference)) in results.iter().zip(&expected) {
-                    let d = deviation(fast, reference);
-                    assert!(
-                        d.worst <= 1.0 && d.relative_rms <= F32_RMS,
-                        "width {width}: {kernel} on {set}: {d:?}"
-                    );
-                }
+                compare(&format!("width {width} on {set}"), &results, &expected);
                 match &first {
                     None => first = Some(results),
                     Some(first) => assert_eq!(first, &results, "{set}: threads change bits"),

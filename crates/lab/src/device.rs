@@ -59,7 +59,7 @@ impl FromStr for Device {
             Some((name, number)) => (name, Some(number)),
             None => (text, None),
         };
-        let api = GpuApi::ALL.into_iter().find(|api| api.name() == name);
+        let api = GpuApi::named(name);
         let index = number.map(str::parse).transpose();
         match (api, index) {
             (Some(api), Ok(index)) => Ok(Self::Gpu { api, index }),
@@ -88,10 +88,10 @@ pub(crate) struct DeviceOption {
 }
 
 impl DeviceOption {
-    /// The option as a config override.
-    pub(crate) fn overrides(&self) -> impl Iterator<Item = String> {
+    /// The option as a config override, before `others`, which win.
+    pub(crate) fn before(&self, others: &[String]) -> Vec<String> {
         let device = self.device.map(|device| format!("run.device={device}"));
-        device.into_iter()
+        device.into_iter().chain(others.iter().cloned()).collect()
     }
 }
 

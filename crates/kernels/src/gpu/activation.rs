@@ -100,7 +100,7 @@ pub(super) fn mean_over_rows(sums: &mut Array<f32>, rows: usize, #[comptime] col
     sync_cube();
 }
 
-/// As [`mean_over_rows`] of a tile of values, or of their products with `factors`; rows beyond `rows` do not count.
+/// Writes to `means` the mean over all rows of each column of a tile; rows beyond `rows` do not count.
 #[cube]
 pub(super) fn tile_mean(
     values: &Array<f32>,

@@ -38,6 +38,11 @@ impl GpuApi {
             Self::Metal => "metal",
         }
     }
+
+    /// The API of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|api| api.name() == name)
+    }
 }
 
 impl fmt::Display for GpuApi {

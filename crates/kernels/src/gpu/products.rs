@@ -7,6 +7,7 @@ use super::group::{GroupLaunch, land, normalise};
 use super::launch::{grid, per_value, units};
 use super::panel::{Arrival, feedback_panel, forward_panel, product};
 use super::tile::{Direction, MOST_ROWS, SIDE, SizesLaunch, Tile, columns_a_thread};
+use super::wiring::DeviceWiring;
 use crate::{Landing, Layer, NORM_EPSILON, Norm, Record};
 use cubecl::prelude::*;
 
@@ -65,6 +66,13 @@ impl<'a> Walk<'a> {
         SizesLaunch::new(self.batch, channels, columns, locations, 0)
     }
 
+    fn links<R: Runtime>(&self, wiring: &DeviceWiring) -> ArrayArg<R> {
+        match self.direction {
+            Direction::Forward => wiring.forward.argument(),
+            Direction::Backward => wiring.backward.argument(),
+        }
+    }
+
     fn count(&self) -> CubeCount {
         let [.., locations, columns] = self.ends();
         let tile = self.tile;
@@ -104,10 +112,7 @@ impl<R: Runtime> GpuBackend<R> {
         out: &GpuBuffer<R>,
     ) {
         let wiring = self.wiring(&walk.layer.wiring);
-        let links = match walk.direction {
-            Direction::Forward => wiring.forward.argument(),
-            Direction::Backward => wiring.backward.argument(),
-        };
+        let links = walk.links(&wiring);
         let [.., columns] = walk.ends();
         let shift = bias.map_or_else(|| self.nothing.all(), |bias| bias.first(columns));
         // SAFETY: every argument is as long as the walk's sizes say (`first` asserts it), links name panels of the
@@ -215,10 +220,7 @@ impl<R: Runtime> GpuBackend<R> {
             return;
         }
         let wiring = self.wiring(&walk.layer.wiring);
-        let links = match walk.direction {
-            Direction::Forward => wiring.forward.argument(),
-            Direction::Backward => wiring.backward.argument(),
-        };
+        let links = walk.links(&wiring);
         let second = local.is_some();
         let (local_z, local_inverse, local_delta) = match local {
             Some(local) => (

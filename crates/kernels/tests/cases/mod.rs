@@ -1,5 +1,6 @@
 //! The cases of the conformance suites and what a backend makes of them.
 
+use sansprop_kernels::tolerance::{F32_RMS, deviation};
 use sansprop_kernels::{
     Activation, AdamStep, Backend, CellWeights, Landing, Layer, Norm, Record, RecurrentCell,
     Unrolled, Wiring,
@@ -442,4 +443,18 @@ pub fn run_cell<B: Backend>(
         ("loss", vec![loss]),
         ("error", backend.read(&error)),
     ]
+}
+
+/// Holds every result against the reference's.
+#[track_caller]
+pub fn compare(name: &str, fast: &[(&str, Vec<f64>)], reference: &[(&str, Vec<f64>)]) {
+    for ((kernel, fast), (_, reference)) in fast.iter().zip(reference) {
+        let d = deviation(fast, reference);
+        assert!(
+            d.worst <= 1.0 && d.relative_rms <= F32_RMS,
+            "{name}: {kernel}: {d:?}: {} against {}",
+            fast[d.worst_at],
+            reference[d.worst_at]
+        );
+    }
 }

@@ -107,9 +107,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn of_run(arguments: &Arguments) -> Result<(), Failure> {
     let mut overrides: Vec<String> = arguments.layers.overrides().collect();
-    overrides.extend(arguments.device.overrides());
     overrides.extend(arguments.every.map(|n| format!("run.alignment_every={n}")));
-    overrides.extend(arguments.overrides.iter().cloned());
+    overrides.extend(arguments.device.before(&arguments.overrides));
     overrides.push("run.alignment=true".into());
     // The score is defined for backprop; any other rule may be asked for.
     let base = ["train.rule=normal".to_string()];
@@ -167,8 +166,7 @@ fn check_integrated(plan: &Plan, rule: Rule) -> Result<(), Failure> {
 fn of_files(arguments: &Arguments, files: &Files<'_>) -> Result<(), Failure> {
     let beside = config_beside(files.to);
     let config = arguments.network.as_ref().or(beside.as_ref());
-    let overrides: Vec<_> = arguments.device.overrides().collect();
-    let overrides = [overrides, arguments.overrides.clone()].concat();
+    let overrides = arguments.device.before(&arguments.overrides);
     let loaded = load(config.map(PathBuf::as_path), &overrides)?;
     let machine = Machine::new(&loaded.run, loaded.run.threads)?;
     let seed = loaded.train.seed;

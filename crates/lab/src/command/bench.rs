@@ -68,8 +68,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The config at each width.
     fn configs(&self) -> Result<Vec<Config>, Failure> {
-        let mut base: Vec<String> = self.device.overrides().collect();
-        base.extend(self.overrides.iter().cloned());
+        let mut base = self.device.before(&self.overrides);
         if let Some(threads) = self.threads {
             given_once("--threads", "run.threads", &self.overrides)?;
             base.push(format!("run.threads={threads}"));

@@ -47,8 +47,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let overrides: Vec<_> = arguments.device.overrides().collect();
-    let overrides = [overrides, arguments.overrides.clone()].concat();
+    let overrides = arguments.device.before(&arguments.overrides);
     let config = load(arguments.config.as_deref(), &overrides)?;
     let machine = Machine::new(&config.run, config.run.threads)?;
     let plan = Plan::new(config)?;

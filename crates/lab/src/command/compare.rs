@@ -80,8 +80,7 @@ impl Arguments {
         all.extend(self.lr.map(|v| format!("train.lr={v:?}")));
         all.extend(self.epochs.map(|v| format!("train.epochs={v}")));
         all.extend(self.seed.map(|v| format!("train.seed={v}")));
-        all.extend(self.device.overrides());
-        all.extend(self.overrides.iter().cloned());
+        all.extend(self.device.before(&self.overrides));
         all
     }
 }

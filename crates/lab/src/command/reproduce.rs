@@ -142,9 +142,8 @@ impl Arguments {
         }
         let path = self.path.as_ref();
         let path = path.map(|path| ("data.path".to_owned(), Value::from(path.as_str())));
-        let device: Vec<_> = self.device.overrides().collect();
-        let others = device.iter().chain(&self.overrides);
-        let others = others.map(|text| crate::config::over(text));
+        let others = self.device.before(&self.overrides).into_iter();
+        let others = others.map(|text| crate::config::over(&text));
         let others = others.collect::<Result<Vec<_>, _>>()?;
         for (key, value) in path.into_iter().chain(others) {
             let replaced = experiment.replace(&key, &[value]);

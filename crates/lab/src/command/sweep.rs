@@ -57,8 +57,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let overrides: Vec<_> = arguments.device.overrides().collect();
-    let file = file::read(&arguments.file, &overrides)?;
+    let file = file::read(&arguments.file, &arguments.device.before(&[]))?;
     let mut sets = DataSets::default();
     let trials = trials(&file, &mut sets)?;
     let mut cohorts = cohorts(&trials);

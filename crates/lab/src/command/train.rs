@@ -101,8 +101,7 @@ impl LayerOptions {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut overrides: Vec<String> = arguments.layers.overrides().collect();
-    overrides.extend(arguments.device.overrides());
-    overrides.extend(arguments.overrides.iter().cloned());
+    overrides.extend(arguments.device.before(&arguments.overrides));
     let config = load(Some(&arguments.config), &overrides)?;
     let machine = Machine::new(&config.run, config.run.threads)?;
     let plan = Plan::new(config)?;
