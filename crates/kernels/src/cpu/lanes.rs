@@ -10,6 +10,8 @@ pub(super) trait Lanes: Copy {
     const LEN: usize;
     /// Rows of a micro-tile that is two vectors wide: as many as the register file holds.
     const ROWS: usize;
+    /// Rows of a micro-tile that is one vector wide.
+    const ROWS_OF_ONE: usize;
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self;
@@ -47,6 +49,38 @@ pub(super) trait Lanes: Copy {
     unsafe fn round(self) -> Self;
 }
 
+/// `count` values, then zeros.
+///
+/// # Safety
+/// The instruction set of `V`; that many readable values.
+#[inline(always)]
+pub(super) unsafe fn load<V: Lanes>(from: *const f32, count: usize) -> V {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        if count == V::LEN {
+            V::load(from)
+        } else {
+            V::load_partial(from, count)
+        }
+    }
+}
+
+/// Writes the first `count` values: masked only where it must be, as a masked store costs a multiple of a whole one.
+///
+/// # Safety
+/// The instruction set of `V`; that many writable values.
+#[inline(always)]
+pub(super) unsafe fn store<V: Lanes>(value: V, to: *mut f32, count: usize) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        if count == V::LEN {
+            value.store(to);
+        } else {
+            value.store_partial(to, count);
+        }
+    }
+}
+
 /// Four lanes in plain Rust; the compiler maps them to SSE2 or NEON.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -71,6 +105,7 @@ impl Portable {
 impl Lanes for Portable {
     const LEN: usize = 4;
     const ROWS: usize = 6;
+    const ROWS_OF_ONE: usize = 12;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -6,6 +6,7 @@ mod ceiling;
 mod elementwise;
 mod isa;
 mod lanes;
+mod nonlinearity;
 mod pack;
 mod panel;
 mod pointer;

@@ -2,12 +2,13 @@
 
 use super::isa::Kernel;
 use super::lanes::Lanes;
+use super::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use super::pack::Packing;
-use super::panel::{self, Column};
+use super::panel::Column;
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::tile::{GatherSource, gather_block};
-use crate::{Activation, Link, RecurrentCell};
+use crate::{Link, RecurrentCell};
 
 /// What a step does with its product.
 #[derive(Clone, Copy)]
@@ -138,15 +139,26 @@ impl Kernel for StepKernel<'_> {
                 location: 0,
             };
             let scale = cell.scale as f32;
-            let activation = cell.activation;
             // SAFETY: all arrays are this step's panels; columns of different blocks do not overlap.
             unsafe {
                 match self.finish {
                     StepFinish::Forward(drive) => {
-                        forward::<V>(drive, cell.inputs, scale, activation, column);
+                        let rows = DriveRows {
+                            drive,
+                            inputs: cell.inputs,
+                            scale,
+                            column,
+                        };
+                        nonlinearity::with::<V, _>(cell.activation, rows);
                     }
                     StepFinish::Feedback { carried, landing } => {
-                        feedback::<V>(carried, landing, scale, activation, column);
+                        let rows = LandingRows {
+                            carried,
+                            landing,
+                            scale,
+                            column,
+                        };
+                        nonlinearity::with::<V, _>(cell.activation, rows);
                     }
                 }
             }
@@ -154,62 +166,79 @@ impl Kernel for StepKernel<'_> {
     }
 }
 
-/// # Safety
-/// The instruction set of `V`; a valid column of this step's arrays.
-#[inline(always)]
-unsafe fn forward<V: Lanes>(
-    drive: StepDrive<'_>,
+/// A column of a forward step: products, input and bias to z, and its activation. To be run with the instruction set of
+/// `V` and a valid column of the step's arrays.
+struct DriveRows<'a> {
+    drive: StepDrive<'a>,
     inputs: usize,
     scale: f32,
-    activation: Activation,
-    column: Column,
-) {
-    // SAFETY: handed on from the caller.
-    unsafe {
-        let scale = V::splat(scale);
-        let bias = column.load::<V>(drive.bias.as_ptr().add(column.channel));
-        for row in 0..column.batch {
-            let mut value = column.row::<V>(row).mul_add(scale, bias);
-            for i in 0..inputs {
-                let at = i * column.channels + column.channel;
-                let weight = column.load::<V>(drive.weights.as_ptr().add(at));
-                value =
-                    V::splat(*drive.input.as_ptr().add(row * inputs + i)).mul_add(weight, value);
+    column: Column<false>,
+}
+
+impl<V: Lanes> ForNonlinearity<V> for DriveRows<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<A: Nonlinearity>(self) {
+        let Self {
+            drive,
+            inputs,
+            column,
+            ..
+        } = self;
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let scale = V::splat(self.scale);
+            let bias = column.load::<V>(drive.bias.as_ptr().add(column.channel));
+            for row in 0..column.batch {
+                let mut value = column.row::<V>(row).mul_add(scale, bias);
+                for i in 0..inputs {
+                    let at = i * column.channels + column.channel;
+                    let weight = column.load::<V>(drive.weights.as_ptr().add(at));
+                    let input = V::splat(*drive.input.as_ptr().add(row * inputs + i));
+                    value = input.mul_add(weight, value);
+                }
+                let at = row * column.channels + column.channel;
+                column.store(value, drive.z.at(at));
+                column.store(A::value(value), drive.h.at(at));
             }
-            let at = row * column.channels + column.channel;
-            column.store(value, drive.z.at(at));
-            column.store(panel::activate(activation, value), drive.h.at(at));
         }
     }
 }
 
-/// # Safety
-/// The instruction set of `V`; a valid column of this step's arrays.
-#[inline(always)]
-unsafe fn feedback<V: Lanes>(
+/// A column of a feedback step, to be run under the same conditions.
+struct LandingRows<'a> {
     carried: Pointer,
-    landing: Option<StepLanding<'_>>,
+    landing: Option<StepLanding<'a>>,
     scale: f32,
-    activation: Activation,
-    column: Column,
-) {
-    // SAFETY: handed on from the caller.
-    unsafe {
-        let scale = V::splat(scale);
-        for row in 0..column.batch {
-            let at = row * column.channels + column.channel;
-            let value = column.row::<V>(row).mul(scale);
-            column.store(value, carried.at(at));
-            let Some(landing) = landing else {
-                continue;
-            };
-            let signal = column.load::<V>(landing.signal.as_ptr().add(at)).add(value);
-            let z = column.load::<V>(landing.z.as_ptr().add(at));
-            let delta = panel::times_slope(activation, z, signal);
-            column.store(delta, landing.delta.at(at));
-            if let Some((z, delta)) = landing.local {
-                let z = column.load::<V>(z.as_ptr().add(at));
-                column.store(panel::times_slope(activation, z, value), delta.at(at));
+    column: Column<false>,
+}
+
+impl<V: Lanes> ForNonlinearity<V> for LandingRows<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<A: Nonlinearity>(self) {
+        let Self {
+            carried, column, ..
+        } = self;
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let scale = V::splat(self.scale);
+            for row in 0..column.batch {
+                let at = row * column.channels + column.channel;
+                let value = column.row::<V>(row).mul(scale);
+                column.store(value, carried.at(at));
+                let Some(landing) = self.landing else {
+                    continue;
+                };
+                let signal = column.load::<V>(landing.signal.as_ptr().add(at)).add(value);
+                let z = column.load::<V>(landing.z.as_ptr().add(at));
+                column.store(A::slope_times(z, signal), landing.delta.at(at));
+                if let Some((z, delta)) = landing.local {
+                    let z = column.load::<V>(z.as_ptr().add(at));
+                    column.store(A::slope_times(z, value), delta.at(at));
+                }
             }
         }
     }

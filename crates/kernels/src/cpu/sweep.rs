@@ -177,7 +177,7 @@ pub(super) unsafe fn finish_block<V: Lanes>(
         if channel >= packing.columns {
             break;
         }
-        let column = Column {
+        let column = Column::<false> {
             scratch: scratch.wrapping_add(vector * V::LEN),
             stride: packing.block,
             batch,
@@ -188,19 +188,31 @@ pub(super) unsafe fn finish_block<V: Lanes>(
         };
         // SAFETY: handed on from the caller; the column lies inside the block.
         unsafe {
-            match finish {
-                Finish::Store { scale, out } => panel::store_scaled::<V>(scale, out, column),
-                Finish::Forward(port) => panel::forward::<V>(port, column),
-                Finish::Feedback {
-                    slopes,
-                    path,
-                    local,
-                } => {
-                    panel::signal_to_psi::<V>(slopes, path.z, column);
-                    panel::land::<V>(slopes.norm, path, column);
-                    if let Some(local) = local {
-                        panel::land::<V>(slopes.norm, local, column);
-                    }
+            match column.count == V::LEN {
+                true => finish_column::<V, true>(finish, column.whole()),
+                false => finish_column::<V, false>(finish, column),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish_column<V: Lanes, const WHOLE: bool>(finish: Finish<'_>, column: Column<WHOLE>) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        match finish {
+            Finish::Store { scale, out } => panel::store_scaled::<V, WHOLE>(scale, out, column),
+            Finish::Forward(port) => panel::forward::<V, WHOLE>(port, column),
+            Finish::Feedback {
+                slopes,
+                path,
+                local,
+            } => {
+                let sums = panel::signal_to_psi::<V, WHOLE>(slopes.activation, path.z, column);
+                panel::land(slopes, sums, path, column);
+                if let Some(local) = local {
+                    let sums = panel::sums_with::<V, WHOLE>(local.z, column);
+                    panel::land(slopes, sums, local, column);
                 }
             }
         }

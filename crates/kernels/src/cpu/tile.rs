@@ -1,10 +1,13 @@
 //! The two micro-kernels: a register tile of a gather, and of a weight gradient.
 
-use super::lanes::Lanes;
+use super::lanes::{self, Lanes};
 use crate::Link;
 
 /// A register tile whose height is known at compile time.
 trait RowTile<V: Lanes> {
+    /// The greatest height that the registers hold.
+    const MOST: usize;
+
     /// Computes `M` rows from row `from` on.
     ///
     /// # Safety
@@ -12,8 +15,8 @@ trait RowTile<V: Lanes> {
     unsafe fn run<const M: usize>(self, from: usize);
 }
 
-/// Runs a tile at the compile-time height that equals `rows`; heights above the instruction set's own are
-/// never asked for and cost no code.
+/// Runs a tile at the compile-time height that equals `rows`; heights above the tile's own are never asked for and
+/// cost no code.
 ///
 /// # Safety
 /// The contract of the tile.
@@ -28,16 +31,24 @@ unsafe fn run_rows<V: Lanes, T: RowTile<V>>(tile: T, from: usize, rows: usize) {
             4 => tile.run::<4>(from),
             5 => tile.run::<5>(from),
             6 => tile.run::<6>(from),
-            7 if V::ROWS > 6 => tile.run::<7>(from),
-            8 if V::ROWS > 6 => tile.run::<8>(from),
-            9 if V::ROWS > 6 => tile.run::<9>(from),
-            10 if V::ROWS > 6 => tile.run::<10>(from),
-            11 if V::ROWS > 6 => tile.run::<11>(from),
-            12 if V::ROWS > 6 => tile.run::<12>(from),
-            13 if V::ROWS > 6 => tile.run::<13>(from),
-            14 if V::ROWS > 6 => tile.run::<14>(from),
+            7 if T::MOST >= 7 => tile.run::<7>(from),
+            8 if T::MOST >= 8 => tile.run::<8>(from),
+            9 if T::MOST >= 9 => tile.run::<9>(from),
+            10 if T::MOST >= 10 => tile.run::<10>(from),
+            11 if T::MOST >= 11 => tile.run::<11>(from),
+            12 if T::MOST >= 12 => tile.run::<12>(from),
+            13 if T::MOST >= 13 => tile.run::<13>(from),
+            14 if T::MOST >= 14 => tile.run::<14>(from),
             rows => unreachable!("a tile of {rows} rows"),
         }
+    }
+}
+
+/// The greatest height of a tile of `NV` vectors: every row takes `NV` registers.
+const fn most_rows<V: Lanes>(vectors: usize) -> usize {
+    match vectors {
+        1 => V::ROWS_OF_ONE,
+        _ => V::ROWS,
     }
 }
 
@@ -76,13 +87,13 @@ pub(super) struct GatherSource<'a> {
 /// `block` is `V::LEN` or twice that.
 #[inline(always)]
 pub(super) unsafe fn gather_block<V: Lanes>(source: GatherSource<'_>, out: *mut f32) {
-    for (from, rows) in tiles(source.batch, V::ROWS) {
+    let vectors = source.block / V::LEN;
+    for (from, rows) in tiles(source.batch, most_rows::<V>(vectors)) {
         // SAFETY: handed on from the caller; the tile's rows lie inside the batch.
         unsafe {
-            if source.block == V::LEN {
-                run_rows::<V, _>(GatherTile::<1> { source, out }, from, rows);
-            } else {
-                run_rows::<V, _>(GatherTile::<2> { source, out }, from, rows);
+            match vectors {
+                1 => run_rows::<V, _>(GatherTile::<1> { source, out }, from, rows),
+                _ => run_rows::<V, _>(GatherTile::<2> { source, out }, from, rows),
             }
         }
     }
@@ -95,6 +106,8 @@ struct GatherTile<'a, const NV: usize> {
 }
 
 impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
+    const MOST: usize = most_rows::<V>(NV);
+
     #[inline(always)]
     unsafe fn run<const M: usize>(self, from: usize) {
         let source = self.source;
@@ -130,6 +143,39 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
     }
 }
 
+/// `sums[column] += Σ_row panel[row, column]` for a panel of whole rows; four rows in turn each have a sum of their own,
+/// so that no addition waits for the one before.
+///
+/// # Safety
+/// The instruction set of `V`.
+#[inline(always)]
+pub(super) unsafe fn add_rows<V: Lanes>(panel: &[f32], sums: &mut [f32]) {
+    const CHAINS: usize = 4;
+    let columns = sums.len();
+    let rows = panel.len() / columns;
+    let whole = rows / CHAINS * CHAINS;
+    for column in (0..columns).step_by(V::LEN) {
+        let count = V::LEN.min(columns - column);
+        // SAFETY: `count` values from `column` on lie inside every row.
+        unsafe {
+            let first = panel.as_ptr().add(column);
+            let mut chains = [V::splat(0.0); CHAINS];
+            for row in (0..whole).step_by(CHAINS) {
+                for (chain, sum) in chains.iter_mut().enumerate() {
+                    *sum = sum.add(lanes::load(first.add((row + chain) * columns), count));
+                }
+            }
+            for row in whole..rows {
+                chains[0] = chains[0].add(lanes::load(first.add(row * columns), count));
+            }
+            let [a, b, c, d] = chains;
+            let to = sums.as_mut_ptr().add(column);
+            let sum = lanes::load::<V>(to, count).add(a.add(b).add(c.add(d)));
+            lanes::store(sum, to, count);
+        }
+    }
+}
+
 /// One link's share of a weight gradient.
 #[derive(Clone, Copy)]
 pub(super) struct OuterProduct {
@@ -156,7 +202,8 @@ pub(super) unsafe fn add_outer_product<V: Lanes>(product: OuterProduct, sum: *mu
     let mut column = 0;
     while column < product.outputs {
         let left = product.outputs - column;
-        for (from, rows) in tiles(product.rows, V::ROWS) {
+        let vectors = 1 + usize::from(left > V::LEN);
+        for (from, rows) in tiles(product.rows, most_rows::<V>(vectors)) {
             // SAFETY: handed on from the caller; rows and columns lie inside the product.
             unsafe {
                 if left >= 2 * V::LEN {
@@ -202,6 +249,8 @@ struct OuterTile<const NV: usize, const PARTIAL: bool> {
 }
 
 impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV, PARTIAL> {
+    const MOST: usize = most_rows::<V>(NV);
+
     #[inline(always)]
     unsafe fn run<const M: usize>(self, from: usize) {
         let product = self.product;

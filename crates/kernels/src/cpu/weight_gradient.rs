@@ -5,7 +5,7 @@ use super::isa::{InstructionSet, Kernel};
 use super::lanes::Lanes;
 use super::pointer::Pointer;
 use super::threads::Threads;
-use super::tile::{OuterProduct, add_outer_product};
+use super::tile::{OuterProduct, add_outer_product, add_rows};
 use crate::Layer;
 
 /// Partial sums are kept below this many values in all (32 MiB) …
@@ -53,11 +53,8 @@ impl Kernel for ChunkKernel<'_> {
         for dst in self.destinations.clone() {
             let panel = &self.delta[dst * self.batch * outputs..][..self.batch * outputs];
             if let Some(bias) = self.bias.as_deref_mut() {
-                for row in panel.chunks_exact(outputs) {
-                    for (sum, d) in bias.iter_mut().zip(row) {
-                        *sum += d;
-                    }
-                }
+                // SAFETY: the instruction set is the caller's promise.
+                unsafe { add_rows::<V>(panel, bias) };
             }
             for link in layer.wiring.forward().of(dst) {
                 let source = link.location as usize * self.batch * inputs;

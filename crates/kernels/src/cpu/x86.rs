@@ -27,6 +27,7 @@ unsafe fn mask8(count: usize) -> __m256i {
 impl Lanes for Avx2 {
     const LEN: usize = 8;
     const ROWS: usize = 6;
+    const ROWS_OF_ONE: usize = 12;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -137,6 +138,7 @@ fn mask16(count: usize) -> __mmask16 {
 impl Lanes for Avx512 {
     const LEN: usize = 16;
     const ROWS: usize = 14;
+    const ROWS_OF_ONE: usize = 14;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -3,7 +3,7 @@
 use super::transform::{Destinations, Sources, plane};
 use super::{LINKS, POINTS, TILE, Tiles};
 use crate::cpu::isa::Kernel;
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::pack::Packing;
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
@@ -87,11 +87,7 @@ impl Kernel for TileKernel<'_> {
                 let points = source_points::<V>(&sources, at, count);
                 for (point, value) in points.iter().flatten().enumerate() {
                     let to = self.points.as_mut_ptr().wrapping_add(point * len + at);
-                    if count == V::LEN {
-                        value.store(to);
-                    } else {
-                        value.store_partial(to, count);
-                    }
+                    store(*value, to, count);
                 }
                 at += V::LEN;
             }
@@ -154,18 +150,5 @@ pub(super) unsafe fn source_points<V: Lanes>(
             }
         }
         plane::<Sources, V, 6, 6>(d)
-    }
-}
-
-/// `count` values, then zeros.
-#[inline(always)]
-pub(super) unsafe fn load<V: Lanes>(from: *const f32, count: usize) -> V {
-    // SAFETY: the caller guarantees `count` readable values.
-    unsafe {
-        if count == V::LEN {
-            V::load(from)
-        } else {
-            V::load_partial(from, count)
-        }
     }
 }

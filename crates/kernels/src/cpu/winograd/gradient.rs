@@ -1,14 +1,14 @@
 //! Weight gradients: outer products at the 36 points, summed over tiles in an order that the shape fixes.
 
-use super::gather::{load, source_points};
+use super::gather::source_points;
 use super::transform::{Gradient, Signals, plane};
 use super::{POINTS, TILE, Tiles};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::tile::{OuterProduct, add_outer_product};
+use crate::cpu::tile::{OuterProduct, add_outer_product, add_rows};
 use crate::cpu::weight_gradient::{CHUNKS, INPUTS_PER_TASK, Operands, PARTIAL_VALUES};
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
@@ -124,7 +124,7 @@ impl Kernel for ChunkKernel<'_> {
                         let points = source_points::<V>(&places, from, count);
                         for (point, value) in points.iter().flatten().enumerate() {
                             let to = (point * batch + sample) * rows + at;
-                            value.store_partial(self.sources.as_mut_ptr().add(to), count);
+                            store(*value, self.sources.as_mut_ptr().add(to), count);
                         }
                         at += V::LEN;
                     }
@@ -143,7 +143,7 @@ impl Kernel for ChunkKernel<'_> {
                     let points = plane::<Signals, V, TILE, 6>(y);
                     for (point, value) in points.iter().flatten().enumerate() {
                         let to = self.signals.as_mut_ptr().add(point * len + at);
-                        value.store_partial(to, count);
+                        store(*value, to, count);
                     }
                     at += V::LEN;
                 }
@@ -163,11 +163,8 @@ impl Kernel for ChunkKernel<'_> {
                     for i in 0..TILE * TILE {
                         let (row, column) = ((i / TILE) as isize, (i % TILE) as isize);
                         if let Some(location) = self.tiles.location(tile, row, column) {
-                            for row in delta[location * len..][..len].chunks_exact(outputs) {
-                                for (sum, d) in biases.iter_mut().zip(row) {
-                                    *sum += d;
-                                }
-                            }
+                            let panel = &delta[location * len..][..len];
+                            add_rows::<V>(panel, biases);
                         }
                     }
                 }
@@ -207,7 +204,7 @@ impl Kernel for RowKernel<'_> {
                 for (tap, value) in g.iter().flatten().enumerate() {
                     let to = (tap * inputs + self.input) * outputs + at;
                     let scaled = value.mul(V::splat(self.scale));
-                    scaled.store_partial(self.out.at(to), count);
+                    store(scaled, self.out.at(to), count);
                 }
             }
             at += V::LEN;

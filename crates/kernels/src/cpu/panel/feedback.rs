@@ -1,0 +1,196 @@
+//! A signal to delta: σ′ and normᵀ.
+
+use super::{CHAINS, Column, fold};
+use crate::cpu::lanes::Lanes;
+use crate::cpu::nonlinearity::{self, ForNonlinearity, Linear, Nonlinearity};
+use crate::cpu::pointer::Pointer;
+use crate::{Activation, Norm};
+
+/// Where a feedback signal lands: one network's record and the resulting delta.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct FeedbackPort<'a> {
+    /// `[location, batch, channel]`.
+    pub z: &'a [f32],
+    /// `[location, channel]` or `[channel]`.
+    pub inverse_deviation: &'a [f32],
+    /// `[location, batch, channel]`.
+    pub delta: Pointer,
+    /// `[location, 2, channel]`: `Σψ` and `Σψz` of each panel under [`Norm::Channel`]; behind them room for
+    /// `[2, channel]`.
+    pub sums: Pointer,
+}
+
+/// What a feedback signal meets on arrival.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Slopes {
+    pub norm: Norm,
+    pub activation: Activation,
+    /// Factor on the signal.
+    pub scale: f32,
+}
+
+/// `Σψ` and `Σψz` over the rows of a column.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct PsiSums<V> {
+    psi: V,
+    psi_z: V,
+}
+
+/// `ψ = σ′(z_path) · signal`, in scratch, still without the signal's scale; and its sums with z_path.
+///
+/// # Safety
+/// The instruction set of `V`; a valid column; `z` holds this column's values.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn signal_to_psi<V: Lanes, const WHOLE: bool>(
+    activation: Activation,
+    z: &[f32],
+    column: Column<WHOLE>,
+) -> PsiSums<V> {
+    let z = z.as_ptr().wrapping_add(column.panel_start());
+    // SAFETY: handed on from the caller.
+    unsafe { nonlinearity::with(activation, Sums::<WHOLE, true> { z, column }) }
+}
+
+/// The sums of a ψ that stands in scratch, with another network's z.
+///
+/// # Safety
+/// As for [`signal_to_psi`].
+#[inline(always)]
+pub(in crate::cpu) unsafe fn sums_with<V: Lanes, const WHOLE: bool>(
+    z: &[f32],
+    column: Column<WHOLE>,
+) -> PsiSums<V> {
+    let z = z.as_ptr().wrapping_add(column.panel_start());
+    // SAFETY: handed on from the caller.
+    unsafe { Sums::<WHOLE, false> { z, column }.run::<Linear>() }
+}
+
+/// Sums over ψ; if `ARRIVING`, scratch holds the signal and receives ψ.
+struct Sums<const WHOLE: bool, const ARRIVING: bool> {
+    /// Of the column's first row.
+    z: *const f32,
+    column: Column<WHOLE>,
+}
+
+impl<const WHOLE: bool, const ARRIVING: bool> Sums<WHOLE, ARRIVING> {
+    /// ψ and z of one row.
+    ///
+    /// # Safety
+    /// As for [`signal_to_psi`].
+    #[inline(always)]
+    unsafe fn row<V: Lanes, A: Nonlinearity>(&self, row: usize) -> (V, V) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let z = self
+                .column
+                .load::<V>(self.z.add(row * self.column.channels));
+            let psi = A::slope_times(z, self.column.row(row));
+            if ARRIVING {
+                self.column.set_row(row, psi);
+            }
+            (psi, z)
+        }
+    }
+}
+
+impl<V: Lanes, const WHOLE: bool, const ARRIVING: bool> ForNonlinearity<V>
+    for Sums<WHOLE, ARRIVING>
+{
+    type Out = PsiSums<V>;
+
+    #[inline(always)]
+    unsafe fn run<A: Nonlinearity>(self) -> PsiSums<V> {
+        // SAFETY: rows lie inside the batch.
+        unsafe {
+            let mut sums = [V::splat(0.0); CHAINS];
+            let mut products = [V::splat(0.0); CHAINS];
+            let whole = self.column.batch / CHAINS * CHAINS;
+            for first in (0..whole).step_by(CHAINS) {
+                for chain in 0..CHAINS {
+                    let (psi, z) = self.row::<V, A>(first + chain);
+                    sums[chain] = sums[chain].add(psi);
+                    products[chain] = psi.mul_add(z, products[chain]);
+                }
+            }
+            for row in whole..self.column.batch {
+                let (psi, z) = self.row::<V, A>(row);
+                sums[0] = sums[0].add(psi);
+                products[0] = psi.mul_add(z, products[0]);
+            }
+            PsiSums {
+                psi: fold(sums),
+                psi_z: fold(products),
+            }
+        }
+    }
+}
+
+/// `delta = scale · normᵀ(ψ)` from scratch; under [`Norm::Channel`] delta receives `scale · ψ` itself, and
+/// [`finish_feedback`] completes it once all locations' sums are known.
+///
+/// # Safety
+/// As for [`super::forward`].
+#[inline(always)]
+pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
+    slopes: Slopes,
+    sums: PsiSums<V>,
+    port: FeedbackPort<'_>,
+    column: Column<WHOLE>,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let scale = V::splat(slopes.scale);
+        let out = port.delta.at(column.panel_start());
+        if slopes.norm == Norm::Location {
+            let per_sample = V::splat(1.0 / column.batch as f32);
+            let (mean, along) = (sums.psi.mul(per_sample), sums.psi_z.mul(per_sample));
+            let inverse = port.inverse_deviation.as_ptr().add(column.channel_start());
+            let factor = column.load::<V>(inverse).mul(scale);
+            let z = port.z.as_ptr().add(column.panel_start());
+            for row in 0..column.batch {
+                let at = row * column.channels;
+                let centred = column.row::<V>(row).sub(mean);
+                let delta = centred.sub(column.load::<V>(z.add(at)).mul(along));
+                column.store(delta.mul(factor), out.add(at));
+            }
+            return;
+        }
+        if slopes.norm == Norm::Channel {
+            let at = 2 * column.location * column.channels + column.channel;
+            column.store(sums.psi.mul(scale), port.sums.at(at));
+            column.store(sums.psi_z.mul(scale), port.sums.at(at + column.channels));
+        }
+        for row in 0..column.batch {
+            let psi = column.row::<V>(row).mul(scale);
+            column.store(psi, out.add(row * column.channels));
+        }
+    }
+}
+
+/// Second pass of a landing under [`Norm::Channel`], in place:
+/// `delta = inverse · (ψ − mean − z · along)`.
+///
+/// # Safety
+/// As for [`super::forward`]; `mean` and `along` are `[channel]`. Scratch is not used.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn finish_feedback<V: Lanes>(
+    port: FeedbackPort<'_>,
+    column: Column<false>,
+    mean: &[f32],
+    along: &[f32],
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let mean = column.load::<V>(mean.as_ptr().add(column.channel));
+        let along = column.load::<V>(along.as_ptr().add(column.channel));
+        let inverse = port.inverse_deviation.as_ptr().add(column.channel);
+        let inverse = column.load::<V>(inverse);
+        for row in 0..column.batch {
+            let at = column.panel_start() + row * column.channels;
+            let z = column.load::<V>(port.z.as_ptr().add(at));
+            let psi = column.load::<V>(port.delta.at(at));
+            let delta = psi.sub(mean).sub(z.mul(along)).mul(inverse);
+            column.store(delta, port.delta.at(at));
+        }
+    }
+}

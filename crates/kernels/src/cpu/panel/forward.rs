@@ -1,0 +1,194 @@
+//! Products to pre-activation, norm and activation.
+
+use super::{CHAINS, Column, fold};
+use crate::cpu::lanes::Lanes;
+use crate::cpu::nonlinearity::{self, ForNonlinearity, Nonlinearity};
+use crate::cpu::pointer::Pointer;
+use crate::{Activation, NORM_EPSILON, Norm};
+
+/// Where a forward pass writes.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct ForwardPort<'a> {
+    pub norm: Norm,
+    pub activation: Activation,
+    /// Factor on the products.
+    pub scale: f32,
+    /// `[channel]`.
+    pub bias: &'a [f32],
+    pub z: Pointer,
+    pub a: Pointer,
+    /// `[location, channel]`: inverse deviations under [`Norm::Location`].
+    pub inverse_deviation: Pointer,
+    /// `[location, 2, channel]`: mean and squared deviation of each panel under [`Norm::Channel`]; behind them room
+    /// for `[2, channel]`.
+    pub moments: Pointer,
+}
+
+/// Mean over the rows, and the sum of squared deviations from it.
+#[inline(always)]
+unsafe fn moments<V: Lanes, const WHOLE: bool>(column: Column<WHOLE>) -> (V, V) {
+    // SAFETY: rows lie inside the batch.
+    unsafe {
+        let whole = column.batch / CHAINS * CHAINS;
+        let mut sums = [V::splat(0.0); CHAINS];
+        for row in (0..whole).step_by(CHAINS) {
+            for (chain, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add(column.row(row + chain));
+            }
+        }
+        for row in whole..column.batch {
+            sums[0] = sums[0].add(column.row(row));
+        }
+        let mean = fold(sums).mul(V::splat(1.0 / column.batch as f32));
+        let mut squares = [V::splat(0.0); CHAINS];
+        for row in (0..whole).step_by(CHAINS) {
+            for (chain, square) in squares.iter_mut().enumerate() {
+                let d = column.row::<V>(row + chain).sub(mean);
+                *square = d.mul_add(d, *square);
+            }
+        }
+        for row in whole..column.batch {
+            let d = column.row::<V>(row).sub(mean);
+            squares[0] = d.mul_add(d, squares[0]);
+        }
+        (mean, fold(squares))
+    }
+}
+
+/// Products to pre-activation, norm and activation; under [`Norm::Channel`] z receives the pre-activation,
+/// and [`finish_forward`] completes it once all locations' moments are known.
+///
+/// # Safety
+/// The instruction set of `V`; a valid column; the port's arrays hold this column's values, which no other
+/// thread touches.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn forward<V: Lanes, const WHOLE: bool>(
+    port: ForwardPort<'_>,
+    column: Column<WHOLE>,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let bias = column.load::<V>(port.bias.as_ptr().add(column.channel));
+        let scale = V::splat(port.scale);
+        let zero = V::splat(0.0);
+        let rows = match port.norm {
+            Norm::None => Rows {
+                port,
+                column,
+                shift: zero,
+                factor: scale,
+                offset: bias,
+            },
+            Norm::Location => {
+                // The bias moves the mean alone, so it cancels; the scale moves the deviation alone. A bias that is not
+                // finite must still be seen.
+                let (mean, squares) = moments::<V, WHOLE>(column);
+                let per_sample = V::splat(1.0 / column.batch as f32);
+                let variance = squares.mul(per_sample).mul(scale.mul(scale));
+                let deviation = variance.add(V::splat(NORM_EPSILON as f32)).sqrt();
+                let inverse = V::splat(1.0).div(deviation);
+                column.store(inverse, port.inverse_deviation.at(column.channel_start()));
+                Rows {
+                    port,
+                    column,
+                    shift: mean,
+                    factor: inverse.mul(scale),
+                    offset: bias.mul(zero),
+                }
+            }
+            Norm::Channel => {
+                let (mean, squares) = moments::<V, WHOLE>(column);
+                let at = 2 * column.location * column.channels + column.channel;
+                column.store(mean.mul_add(scale, bias), port.moments.at(at));
+                let squares = squares.mul(scale.mul(scale));
+                column.store(squares, port.moments.at(at + column.channels));
+                for row in 0..column.batch {
+                    let pre = column.row::<V>(row).mul_add(scale, bias);
+                    let at = column.panel_start() + row * column.channels;
+                    column.store(pre, port.z.at(at));
+                }
+                return;
+            }
+        };
+        nonlinearity::with(port.activation, rows);
+    }
+}
+
+/// `z = (products − shift) · factor + offset`, `a = σ(z)`.
+struct Rows<'a, V, const WHOLE: bool> {
+    port: ForwardPort<'a>,
+    column: Column<WHOLE>,
+    shift: V,
+    factor: V,
+    offset: V,
+}
+
+impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<A: Nonlinearity>(self) {
+        let column = self.column;
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let start = column.panel_start();
+            let (z_out, a_out) = (self.port.z.at(start), self.port.a.at(start));
+            for row in 0..column.batch {
+                let centred = column.row::<V>(row).sub(self.shift);
+                let z = centred.mul_add(self.factor, self.offset);
+                let at = row * column.channels;
+                column.store(z, z_out.add(at));
+                column.store(A::value(z), a_out.add(at));
+            }
+        }
+    }
+}
+
+/// Second pass of a forward under [`Norm::Channel`]: `z = (pre − mean) · inverse`, `a = σ(z)`.
+///
+/// # Safety
+/// As for [`forward`]; `mean` and `inverse` are `[channel]`. Scratch is not used.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn finish_forward<V: Lanes>(
+    port: ForwardPort<'_>,
+    column: Column<false>,
+    mean: &[f32],
+    inverse: &[f32],
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let rows = SecondPass {
+            port,
+            column,
+            mean: column.load::<V>(mean.as_ptr().add(column.channel)),
+            inverse: column.load::<V>(inverse.as_ptr().add(column.channel)),
+        };
+        nonlinearity::with(port.activation, rows);
+    }
+}
+
+struct SecondPass<'a, V> {
+    port: ForwardPort<'a>,
+    column: Column<false>,
+    mean: V,
+    inverse: V,
+}
+
+impl<V: Lanes> ForNonlinearity<V> for SecondPass<'_, V> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<A: Nonlinearity>(self) {
+        let (port, column) = (self.port, self.column);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            for row in 0..column.batch {
+                let at = column.panel_start() + row * column.channels;
+                let centred = column.load::<V>(port.z.at(at)).sub(self.mean);
+                let z = centred.mul(self.inverse);
+                column.store(z, port.z.at(at));
+                column.store(A::value(z), port.a.at(at));
+            }
+        }
+    }
+}
