@@ -13,6 +13,10 @@ pub(super) trait Lanes: Copy {
     /// Rows of a micro-tile that is one vector wide.
     const ROWS_OF_ONE: usize;
 
+    /// Asks for the cache line at an address that will soon be read; any address may be given.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self;
     /// `LEN` values.

@@ -114,6 +114,7 @@ impl Kernel for StepKernel<'_> {
                 let source = GatherSource {
                     links: &only,
                     panels: panel.as_ptr(),
+                    panel_len: batch * packing.depth,
                     batch,
                     depth: packing.depth,
                     weights: packed[self.block * packing.block_len()..].as_ptr(),

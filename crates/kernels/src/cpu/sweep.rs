@@ -133,6 +133,7 @@ impl Kernel for BlockKernel<'_> {
                     let source = GatherSource {
                         links: links.of(self.location),
                         panels: panels.as_ptr(),
+                        panel_len: self.batch * packing.depth,
                         batch: self.batch,
                         depth: packing.depth,
                         weights: packed.as_ptr().add(self.block * packing.block_len()),

@@ -62,6 +62,9 @@ pub(super) fn tiles(total: usize, most: usize) -> impl Iterator<Item = (usize, u
     })
 }
 
+/// Values of a cache line.
+pub(super) const LINE: usize = 16;
+
 /// What a gather reads.
 #[derive(Clone, Copy)]
 pub(super) struct GatherSource<'a> {
@@ -69,6 +72,8 @@ pub(super) struct GatherSource<'a> {
     pub links: &'a [Link],
     /// Source panels `[location, batch, depth]`.
     pub panels: *const f32,
+    /// Distance between source panels.
+    pub panel_len: usize,
     /// Samples per panel.
     pub batch: usize,
     /// Channels of a source panel.
@@ -118,7 +123,14 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
             for link in source.links {
                 let panel = source
                     .panels
-                    .add((link.location as usize * source.batch + from) * depth);
+                    .add(link.location as usize * source.panel_len + from * depth);
+                // The next tile's rows of this panel: a tile meets too many panels for the processor to see a stream.
+                // Narrow panels are small enough to stay near.
+                if NV > 1 {
+                    for line in (0..M * depth).step_by(LINE) {
+                        V::prefetch(panel.wrapping_add(M * depth + line));
+                    }
+                }
                 let mut weights = source.weights.add(link.tap as usize * depth * source.block);
                 for k in 0..depth {
                     let mut w = [V::splat(0.0); NV];

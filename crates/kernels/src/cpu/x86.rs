@@ -30,6 +30,12 @@ impl Lanes for Avx2 {
     const ROWS_OF_ONE: usize = 12;
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a prefetch of an address that is not mapped does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see the module's note.
         Self(unsafe { _mm256_set1_ps(x) })
@@ -139,6 +145,12 @@ impl Lanes for Avx512 {
     const LEN: usize = 16;
     const ROWS: usize = 14;
     const ROWS_OF_ONE: usize = 14;
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a prefetch of an address that is not mapped does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

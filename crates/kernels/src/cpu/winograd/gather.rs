@@ -1,13 +1,13 @@
 //! Forward pass and feedback: a tile's sources to points, 36 products, and back to finished panels.
 
 use super::transform::{Destinations, Sources, plane};
-use super::{LINKS, POINTS, TILE, Tiles};
+use super::{LINKS, POINTS, TILE, Tiles, apart};
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::pack::Packing;
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
-use crate::cpu::tile::{GatherSource, gather_block};
+use crate::cpu::tile::{GatherSource, LINE, gather_block};
 
 /// Fills and finishes all panels of a grid from `panels`, `[location, batch, depth]`, and weights packed at the
 /// points.
@@ -24,20 +24,21 @@ pub(in crate::cpu) fn gather(
     let parts = (2 * threads.count()).div_ceil(tiles.count());
     let parts = parts.min(packing.blocks());
     let cost = POINTS * batch * packing.depth * packing.columns / parts;
-    let points = POINTS * batch * packing.depth;
-    let products = POINTS * batch * packing.block;
-    let filled = TILE * TILE * batch * packing.block;
-    let len = points + products + filled + 16;
+    let chunk = Chunks::of(batch, packing);
+    let blocks = packing.blocks().div_ceil(parts);
+    let filled = blocks * TILE * TILE * batch * packing.block;
+    let len = POINTS * (chunk.points + chunk.products) + filled;
     let work = |scratch: &mut [f32], item: usize| {
         let (tile, part) = (item / parts, item % parts);
         let edge = |part: usize| part * packing.blocks() / parts;
-        let (points, rest) = scratch.split_at_mut(points.next_multiple_of(16));
-        let (products, filled) = rest.split_at_mut(products);
+        let (points, rest) = scratch.split_at_mut(POINTS * chunk.points);
+        let (products, filled) = rest.split_at_mut(POINTS * chunk.products);
         let kernel = TileKernel {
             tiles,
             tile,
             blocks: edge(part)..edge(part + 1),
             batch,
+            chunk,
             panels,
             packed,
             packing,
@@ -56,71 +57,126 @@ pub(in crate::cpu) fn gather(
     complete(threads, set, locations, batch, packing, finish);
 }
 
+/// How far ahead of their use sources are asked for.
+const AHEAD: usize = 4 * LINE;
+
+/// A chunk of fewer samples would read the weights too often.
+const FEWEST_SAMPLES: usize = 12;
+
+/// How a batch is cut, so that what lies between two steps of a chunk of samples stays in the second-level cache.
+#[derive(Clone, Copy)]
+struct Chunks {
+    count: usize,
+    /// Distance between a chunk's panels at the points.
+    points: usize,
+    /// Distance between its products at the points.
+    products: usize,
+}
+
+impl Chunks {
+    /// Values of a chunk at the points that one aims at.
+    const VALUES: usize = 56 << 10;
+
+    fn of(batch: usize, packing: Packing) -> Self {
+        let count = (POINTS * batch * packing.depth).div_ceil(Self::VALUES);
+        let count = count.clamp(1, batch.div_ceil(FEWEST_SAMPLES));
+        let samples = batch.div_ceil(count);
+        Self {
+            count,
+            points: apart(samples * packing.depth),
+            products: apart(samples * packing.block),
+        }
+    }
+
+    fn samples(self, batch: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.count).map(move |i| {
+            let (from, to) = (i * batch / self.count, (i + 1) * batch / self.count);
+            (from, to - from)
+        })
+    }
+}
+
 struct TileKernel<'a> {
     tiles: Tiles,
     tile: usize,
     blocks: std::ops::Range<usize>,
     batch: usize,
+    chunk: Chunks,
     panels: &'a [f32],
     packed: &'a [f32],
     packing: Packing,
     finish: Finish<'a>,
-    /// `[point, batch, depth]`
+    /// `[point, sample of the chunk, depth]`
     points: &'a mut [f32],
-    /// `[point, batch, block]`
+    /// `[point, sample of the chunk, column of the block]`
     products: &'a mut [f32],
-    /// `[destination of the tile, batch, block]`
+    /// `[block, destination of the tile, batch, column of the block]`
     filled: &'a mut [f32],
 }
 
 impl Kernel for TileKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let (batch, packing) = (self.batch, self.packing);
-        let len = batch * packing.depth;
-        let sources = self.tiles.sources(self.tile, self.panels.as_ptr(), len);
+        let (batch, packing, chunk) = (self.batch, self.packing, self.chunk);
+        let (depth, columns) = (packing.depth, packing.block);
+        let sources = self
+            .tiles
+            .sources(self.tile, self.panels.as_ptr(), batch * depth);
+        let size = batch * columns;
         // SAFETY: sources are whole panels or null; the scratch arrays have the lengths that `gather` gave them.
         unsafe {
-            let mut at = 0;
-            while at < len {
-                let count = V::LEN.min(len - at);
-                let points = source_points::<V>(&sources, at, count);
-                for (point, value) in points.iter().flatten().enumerate() {
-                    let to = self.points.as_mut_ptr().wrapping_add(point * len + at);
-                    store(*value, to, count);
+            for (first, samples) in chunk.samples(batch) {
+                let len = samples * depth;
+                let mut at = 0;
+                while at < len {
+                    let count = V::LEN.min(len - at);
+                    let points = source_points::<V>(&sources, first * depth + at, count);
+                    for (point, value) in points.iter().flatten().enumerate() {
+                        let to = self
+                            .points
+                            .as_mut_ptr()
+                            .wrapping_add(point * chunk.points + at);
+                        store(*value, to, count);
+                    }
+                    at += V::LEN;
                 }
-                at += V::LEN;
+                for (place, block) in self.blocks.clone().enumerate() {
+                    for (point, link) in LINKS.iter().enumerate() {
+                        let source = GatherSource {
+                            links: std::slice::from_ref(link),
+                            panels: self.points.as_ptr(),
+                            panel_len: chunk.points,
+                            batch: samples,
+                            depth,
+                            weights: self.packed.as_ptr().add(block * packing.block_len()),
+                            block: columns,
+                        };
+                        let out = self.products.as_mut_ptr().add(point * chunk.products);
+                        gather_block::<V>(source, out);
+                    }
+                    let filled = self.filled.as_mut_ptr().add(place * TILE * TILE * size);
+                    for at in (0..samples * columns).step_by(V::LEN) {
+                        let mut m = [[V::splat(0.0); 6]; 6];
+                        for (point, value) in m.iter_mut().flatten().enumerate() {
+                            *value =
+                                V::load(self.products.as_ptr().add(point * chunk.products + at));
+                        }
+                        let sums = plane::<Destinations, V, 6, 4>(m);
+                        for (i, value) in sums.iter().flatten().enumerate() {
+                            value.store(filled.add(i * size + first * columns + at));
+                        }
+                    }
+                }
             }
-            let size = batch * packing.block;
-            for block in self.blocks.clone() {
-                for (point, link) in LINKS.iter().enumerate() {
-                    let source = GatherSource {
-                        links: std::slice::from_ref(link),
-                        panels: self.points.as_ptr(),
-                        batch,
-                        depth: packing.depth,
-                        weights: self.packed.as_ptr().add(block * packing.block_len()),
-                        block: packing.block,
-                    };
-                    gather_block::<V>(source, self.products.as_mut_ptr().add(point * size));
-                }
-                for at in (0..size).step_by(V::LEN) {
-                    let mut m = [[V::splat(0.0); 6]; 6];
-                    for (point, value) in m.iter_mut().flatten().enumerate() {
-                        *value = V::load(self.products.as_ptr().add(point * size + at));
-                    }
-                    let filled = plane::<Destinations, V, 6, 4>(m);
-                    for (i, value) in filled.iter().flatten().enumerate() {
-                        value.store(self.filled.as_mut_ptr().add(i * size + at));
-                    }
-                }
+            for (place, block) in self.blocks.clone().enumerate() {
                 for i in 0..TILE * TILE {
                     let (row, column) = (i / TILE, i % TILE);
-                    let place = self
+                    let location = self
                         .tiles
                         .location(self.tile, row as isize, column as isize);
-                    if let Some(location) = place {
-                        let scratch = self.filled.as_mut_ptr().add(i * size);
+                    if let Some(location) = location {
+                        let at = (place * TILE * TILE + i) * size;
+                        let scratch = self.filled.as_mut_ptr().add(at);
                         finish_block::<V>(self.finish, packing, (location, block), batch, scratch);
                     }
                 }
@@ -141,6 +197,12 @@ pub(super) unsafe fn source_points<V: Lanes>(
 ) -> [[V; 6]; 6] {
     // SAFETY: handed on from the caller.
     unsafe {
+        // Thirty-six streams are more than a processor follows by itself.
+        if from % LINE < V::LEN {
+            for source in sources.iter().flatten() {
+                V::prefetch(source.wrapping_add(from + AHEAD));
+            }
+        }
         let mut d = [[V::splat(0.0); 6]; 6];
         for (row, sources) in d.iter_mut().zip(sources) {
             for (value, &source) in row.iter_mut().zip(sources) {

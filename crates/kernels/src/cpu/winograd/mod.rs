@@ -43,6 +43,12 @@ const LINKS: [Link; POINTS] = {
     links
 };
 
+/// A distance of at least `len` values between arrays that are walked side by side: an odd number of cache lines, so that
+/// they do not fall on the same places of a cache.
+fn apart(len: usize) -> usize {
+    (len.div_ceil(16) | 1) * 16
+}
+
 /// The tiles of a grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tiles {
