@@ -128,12 +128,13 @@ fn allocations(
     })
 }
 
-/// One and two threads, with tiles and without. All of them live until the end: threads that stop allocate too.
+/// One and two threads, with tiles, without, and in bf16. All of them live until the end: threads that stop allocate too.
 fn backends() -> Vec<CpuBackend> {
     let backend = |threads| CpuBackend::new(threads).expect("a backend");
     let backends = vec![
         backend(1),
         backend(1).strict(),
+        backend(1).bf16(),
         backend(2),
         backend(2).strict(),
     ];

@@ -1,6 +1,6 @@
 //! The narrow interface between the learning rules and the machine.
 
-use crate::{Layer, RecurrentCell};
+use crate::{Layer, RecurrentCell, tolerance};
 
 /// Loss and hits of one minibatch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,7 +90,7 @@ pub trait Backend: Send + Sync {
     /// Device and instruction set, in words.
     fn device(&self) -> String;
 
-    /// Name of the arithmetic: `f32`, `f64`.
+    /// Name of the arithmetic: `f32`, `f32-strict`, `bf16`, `f64`.
     fn precision(&self) -> &'static str;
 
     /// By what a layer is computed: all that decides it are its shape, the precision and the instruction set.
@@ -101,6 +101,11 @@ pub trait Backend: Send + Sync {
             feedback: sums(),
             weight_gradient: sums(),
         }
+    }
+
+    /// Largest relative error of one rounding of an operand.
+    fn operand_rounding(&self) -> f64 {
+        tolerance::F32_ROUNDING
     }
 
     /// Kernels that were started on a device so far; none where a kernel is a call.

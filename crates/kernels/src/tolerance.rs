@@ -13,6 +13,19 @@ pub const F32_ABSOLUTE_OF_RMS: f64 = 5e-5;
 /// must meet for any arithmetic.
 pub const F32_RMS: f64 = 1e-5;
 
+/// Largest relative error of one rounding to f32.
+pub const F32_ROUNDING: f64 = 1.0 / (1 << 24) as f64;
+
+/// The same of a rounding to bf16, which keeps 8 significant bits.
+pub const BF16_ROUNDING: f64 = 1.0 / (1 << 8) as f64;
+
+/// Root-mean-square deviation that one kernel may have from the reference, relative to the terms that it sums, where
+/// each operand and each result is rounded once with a relative error of at most `rounding`: in the mean that error is 0.4
+/// as large, and two operands and a result make 0.7.
+pub fn kernel_rms(rounding: f64) -> f64 {
+    F32_RMS.max(rounding)
+}
+
 /// How two arrays differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Deviation {

@@ -7,6 +7,7 @@ use sansprop_kernels::{
 };
 use std::sync::Arc;
 
+mod bf16;
 mod cases;
 use cases::{ACTIVATIONS, Case, NORMS, Updates, buffer, compare, run_cell};
 

@@ -42,6 +42,7 @@ impl Machine {
         Ok(match run.precision {
             Precision::F32 => Self::Cpu(CpuBackend::new(threads)?),
             Precision::F32Strict => Self::Cpu(CpuBackend::new(threads)?.strict()),
+            Precision::Bf16 => Self::Cpu(CpuBackend::new(threads)?.bf16()),
             Precision::F64 => Self::Reference(Reference),
         })
     }

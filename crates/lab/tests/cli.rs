@@ -507,6 +507,11 @@ fn the_kernels_of_each_layer_are_recorded() {
             ["plain sums, portable", "Winograd tiles, portable"],
         ),
         ("f32-strict", "portable", ["plain sums, portable"; 2]),
+        (
+            "bf16",
+            "portable",
+            ["plain sums, portable", "Winograd tiles, portable"],
+        ),
         ("f64", "none", ["plain sums"; 2]),
     ] {
         let option = format!("run.precision={precision}");
@@ -554,6 +559,7 @@ fn every_choice_of_a_config_trains() {
         "train.batch=257",
         "data.train_points=45",
         "run.precision=f64",
+        "run.precision=bf16",
         "run.eval_every=7",
     ] {
         let arguments = [

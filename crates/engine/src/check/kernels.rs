@@ -13,7 +13,7 @@ use super::{Bound, Check, Finding, Property, Snapshot};
 use crate::init::{FeedbackDraw, draw};
 use crate::optim::Optimizer;
 use crate::rng::LegacyRandom;
-use sansprop_kernels::tolerance::F32_RMS;
+use sansprop_kernels::tolerance::kernel_rms;
 use sansprop_kernels::{Activation, Backend, Layer, Norm, Record};
 
 /// Compares all kernels, in the order in which training uses them.
@@ -96,7 +96,7 @@ impl<'a, F: Backend, E: Backend> Pair<'a, F, E> {
     }
 
     fn report_as(&mut self, subject: String, deviation: f64) {
-        let bound = Bound::AtMost(F32_RMS);
+        let bound = Bound::AtMost(kernel_rms(self.fast.operand_rounding()));
         (self.report)(Finding::new(Property::Kernel, subject, deviation, bound));
     }
 

@@ -17,12 +17,9 @@ const VISIBLE: f64 = 1e-4;
 /// The fast backend's loss against f64, relative, in a network that does not amplify rounding.
 const LOSS: f64 = 1e-5;
 
-/// How many times the effect of weights and inputs that are off by one f32 rounding each, the loss may be off
+/// How many times the effect of weights and inputs that are off by one rounding each, the loss may be off
 /// besides: a deep network that normalises a few samples in every layer amplifies rounding a thousandfold.
 const ROUNDINGS: f64 = 30.0;
-
-/// Relative size of one rounding to f32.
-const ROUNDING: f64 = 6e-8;
 
 /// Trains every rule for two steps and looks at what it did. `rate` is the learning rate.
 pub(super) fn train_two_steps<F: Backend, E: Backend>(
@@ -50,7 +47,7 @@ pub(super) fn train_two_steps<F: Backend, E: Backend>(
         let kind = FeedbackDraw::of(rule);
         let known = starts.iter().position(|start| start.kind == kind);
         let at = known.unwrap_or_else(|| {
-            starts.push(Start::new(check, exact, kind));
+            starts.push(Start::new(check, exact, kind, fast.operand_rounding()));
             starts.len() - 1
         });
         let start = &starts[at];
@@ -108,12 +105,12 @@ fn start<E: Backend>(check: &Check<'_>, exact: &E, kind: FeedbackDraw) -> Weight
 struct Start {
     kind: FeedbackDraw,
     loss: f64,
-    /// How far the loss may move, relatively, when every weight and input is off by one f32 rounding.
+    /// How far the loss may move, relatively, when every weight and input is off by one of the fast backend's roundings.
     rounding: f64,
 }
 
 impl Start {
-    fn new<E: Backend>(check: &Check<'_>, exact: &E, kind: FeedbackDraw) -> Self {
+    fn new<E: Backend>(check: &Check<'_>, exact: &E, kind: FeedbackDraw, rounding: f64) -> Self {
         let mut snapshot = Snapshot::new(check, exact, start(check, exact, kind));
         let loss = snapshot.loss;
         let size = norm(&exact.read(&snapshot.error));
@@ -123,7 +120,7 @@ impl Start {
         for buffer in weights.chain([&mut snapshot.input]) {
             let mut values = exact.read(buffer);
             for value in &mut values {
-                *value *= 1.0 + ROUNDING * random.normal();
+                *value *= 1.0 + rounding * random.normal();
             }
             exact.write(&values, buffer);
         }

@@ -9,7 +9,8 @@ use super::scratch::Scratch;
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
-use super::{CpuBackend, elementwise, winograd};
+use super::{Arithmetic, CpuBackend, elementwise, winograd};
+use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
     RecurrentCell, Unrolled,
@@ -24,9 +25,17 @@ impl Backend for CpuBackend {
     }
 
     fn precision(&self) -> &'static str {
-        match self.strict {
-            true => "f32-strict",
-            false => "f32",
+        match self.arithmetic {
+            Arithmetic::F32 => "f32",
+            Arithmetic::Strict => "f32-strict",
+            Arithmetic::Bf16 => "bf16",
+        }
+    }
+
+    fn operand_rounding(&self) -> f64 {
+        match self.arithmetic {
+            Arithmetic::F32 | Arithmetic::Strict => F32_ROUNDING,
+            Arithmetic::Bf16 => BF16_ROUNDING,
         }
     }
 
@@ -50,7 +59,7 @@ impl Backend for CpuBackend {
     fn lanes(&self) -> Vec<Self> {
         let lane = |_| Self {
             set: self.set,
-            strict: self.strict,
+            arithmetic: self.arithmetic,
             threads: Threads::caller(),
             scratch: Mutex::default(),
         };
@@ -101,6 +110,7 @@ impl Backend for CpuBackend {
                 norm: layer.norm,
                 activation: layer.activation,
                 scale: layer.scale as f32,
+                rounded: self.rounds(),
                 bias: &bias[..layer.outputs],
                 z: Pointer::new(&mut out.z[..len]),
                 a: Pointer::new(&mut out.a[..len]),
@@ -123,7 +133,9 @@ impl Backend for CpuBackend {
     ) {
         let size = batch * channels;
         let input = &input[..locations * size];
-        elementwise::mean_of_panels(&self.threads, input, &mut out[..size]);
+        let out = &mut out[..size];
+        elementwise::mean_of_panels(&self.threads, input, out);
+        self.round(out);
     }
 
     fn loss(
@@ -134,7 +146,9 @@ impl Backend for CpuBackend {
         output: &CpuBuffer,
         error: &mut CpuBuffer,
     ) -> LossReport {
-        elementwise::classification_loss(labels, classes, shift, output, error)
+        let report = elementwise::classification_loss(labels, classes, shift, output, error);
+        self.round(&mut error[..labels.len() * classes]);
+        report
     }
 
     fn transposed(
@@ -323,7 +337,9 @@ impl Backend for CpuBackend {
         output: &CpuBuffer,
         error: &mut CpuBuffer,
     ) -> f64 {
-        elementwise::sequence_loss(targets, batch, output, error)
+        let loss = elementwise::sequence_loss(targets, batch, output, error);
+        self.round(&mut error[..targets.len()]);
+        loss
     }
 
     fn sign(&self, scale: f64, weight: &CpuBuffer, out: &mut CpuBuffer) {

@@ -11,6 +11,7 @@ mod pack;
 mod panel;
 mod pointer;
 mod recurrent;
+mod rounding;
 mod scratch;
 mod sweep;
 mod threads;
@@ -38,14 +39,24 @@ use winograd::Tiles;
 /// Environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 
+/// What the kernels compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arithmetic {
+    /// f32 by whatever sums are fastest.
+    F32,
+    /// f32 with every sum in its plain order: no tiled convolutions.
+    Strict,
+    /// f32 sums of operands that are rounded to bf16.
+    Bf16,
+}
+
 /// f32 kernels on the CPU.
 ///
 /// Denormal numbers are kept as IEEE 754 has them, on any instruction set and number of threads; only Adam's moments
 /// become 0 there, because they would stay denormal for good where a gradient stays 0 (docs/performance.md).
 pub struct CpuBackend {
     set: InstructionSet,
-    /// Whether every sum keeps its plain order: no tiled convolutions.
-    strict: bool,
+    arithmetic: Arithmetic,
     threads: Threads,
     /// Working memory that no call uses now.
     scratch: Mutex<Vec<Scratch>>,
@@ -109,7 +120,7 @@ impl CpuBackend {
         let threads = Threads::new(threads).map_err(|e| CpuError::Threads(e.to_string()))?;
         Ok(Self {
             set,
-            strict: false,
+            arithmetic: Arithmetic::F32,
             threads,
             scratch: Mutex::default(),
         })
@@ -119,14 +130,37 @@ impl CpuBackend {
     #[must_use]
     pub fn strict(self) -> Self {
         Self {
-            strict: true,
+            arithmetic: Arithmetic::Strict,
             ..self
         }
     }
 
+    /// The same with operands of 16 bits, bf16: weights as a product reads them, activations, errors and deltas are
+    /// rounded to 8 significant bits. Sums, norm statistics, pre-activations and the weights that updates change stay f32,
+    /// and so does the minibatch.
+    #[must_use]
+    pub fn bf16(self) -> Self {
+        Self {
+            arithmetic: Arithmetic::Bf16,
+            ..self
+        }
+    }
+
+    /// Rounds operands in place, if they are to be rounded.
+    fn round(&self, operands: &mut [f32]) {
+        if self.rounds() {
+            operands.iter_mut().for_each(|v| *v = rounding::bf16(*v));
+        }
+    }
+
+    /// Whether operands are rounded to bf16.
+    fn rounds(&self) -> bool {
+        self.arithmetic == Arithmetic::Bf16
+    }
+
     /// The tiles in which a layer is computed, if it is.
     fn tiles(&self, layer: &Layer) -> Option<Tiles> {
-        Tiles::of(layer).filter(|_| !self.strict)
+        Tiles::of(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
     }
 
     /// The instruction set in use.
@@ -198,13 +232,15 @@ impl CpuBackend {
         let Scratch { packed, parts, .. } = scratch;
         let mut workers = self.workers(set, parts);
         if let Some(tiles) = self.tiles(layer) {
-            let packing = winograd::pack(&self.threads, set, layer, direction, weight, packed);
+            let packing =
+                winograd::pack(&workers, layer, direction, (weight, self.rounds()), packed);
             let weights = (&packed[..], packing);
             winograd::gather(&mut workers, tiles, batch, panels, weights, finish);
             return;
         }
         let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
-        pack(&self.threads, direction, weight, packing, packed);
+        let rounded = self.rounds();
+        pack(&self.threads, direction, (weight, rounded), packing, packed);
         let fill = Fill::Gather {
             links,
             panels,
@@ -252,8 +288,9 @@ impl CpuBackend {
                     activation: port.activation,
                     scale: scale as f32,
                 },
-                path: feedback_port(port, len, path, path_sums),
-                local: local.map(|local| feedback_port(port, len, local, local_sums)),
+                path: feedback_port(port, len, path, self.rounds(), path_sums),
+                local: local
+                    .map(|local| feedback_port(port, len, local, self.rounds(), local_sums)),
             };
             fill(scratch, finish);
         });
@@ -272,9 +309,11 @@ impl CpuBackend {
         let packing = Packing::new(set.lanes(), 1, cell.width, cell.width);
         let hidden = &hidden[..cell.width * cell.width];
         self.with_scratch(|Scratch { packed, parts, .. }| {
+            let hidden = (hidden, self.rounds());
             pack(&self.threads, direction, hidden, packing, packed);
             let sequence = Sequence {
                 cell,
+                rounded: self.rounds(),
                 batch,
                 packing,
                 packed,
@@ -289,12 +328,14 @@ fn feedback_port<'a>(
     port: &Layer,
     len: usize,
     landing: Landing<'a, CpuBuffer>,
+    rounded: bool,
     sums: Pointer,
 ) -> FeedbackPort<'a> {
     FeedbackPort {
         z: &landing.record.z[..len],
         inverse_deviation: &landing.record.inverse_deviation[..port.deviations()],
         delta: Pointer::new(&mut landing.delta[..len]),
+        rounded,
         sums,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::buffer::CpuBuffer;
 use super::pointer::Pointer;
+use super::rounding::bf16;
 use super::threads::Threads;
 
 /// Where the packed weights of a column block lie: `[block][tap][k][block columns]`, zero-padded columns.
@@ -53,11 +54,11 @@ pub(super) enum Direction {
     Backward,
 }
 
-/// Packs weights, `[tap, input, output]`, for one direction.
+/// Packs weights, `[tap, input, output]`, for one direction; rounded to bf16 if so asked.
 pub(super) fn pack(
     threads: &Threads,
     direction: Direction,
-    weight: &[f32],
+    (weight, rounded): (&[f32], bool),
     packing: Packing,
     out: &mut CpuBuffer,
 ) {
@@ -91,6 +92,9 @@ pub(super) fn pack(
                         *to = matrix[(first + j) * outputs + k];
                     }
                 }
+            }
+            if rounded {
+                row.iter_mut().for_each(|v| *v = bf16(*v));
             }
         }
     });

@@ -6,6 +6,7 @@ use super::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use super::pack::Packing;
 use super::panel::Column;
 use super::pointer::Pointer;
+use super::rounding::bf16_if;
 use super::scratch::Workers;
 use super::tile::{GatherSource, gather_block};
 use crate::{Link, RecurrentCell};
@@ -53,6 +54,8 @@ pub(super) struct StepLanding<'a> {
 pub(super) struct Sequence<'a> {
     pub(super) cell: &'a RecurrentCell,
     pub(super) batch: usize,
+    /// Whether states and deltas are rounded to bf16.
+    pub(super) rounded: bool,
     pub(super) packing: Packing,
     pub(super) packed: &'a [f32],
 }
@@ -101,6 +104,7 @@ impl Kernel for StepKernel<'_> {
         let Sequence {
             cell,
             batch,
+            rounded,
             packing,
             packed,
         } = self.sequence;
@@ -148,6 +152,7 @@ impl Kernel for StepKernel<'_> {
                             drive,
                             inputs: cell.inputs,
                             scale,
+                            rounded,
                             column,
                         };
                         nonlinearity::with::<V, _>(cell.activation, rows);
@@ -157,6 +162,7 @@ impl Kernel for StepKernel<'_> {
                             carried,
                             landing,
                             scale,
+                            rounded,
                             column,
                         };
                         nonlinearity::with::<V, _>(cell.activation, rows);
@@ -173,6 +179,7 @@ struct DriveRows<'a> {
     drive: StepDrive<'a>,
     inputs: usize,
     scale: f32,
+    rounded: bool,
     column: Column<false>,
 }
 
@@ -201,7 +208,7 @@ impl<V: Lanes> ForNonlinearity<V> for DriveRows<'_> {
                 }
                 let at = row * column.channels + column.channel;
                 column.store(value, drive.z.at(at));
-                column.store(A::value(value), drive.h.at(at));
+                column.store(bf16_if(self.rounded, A::value(value)), drive.h.at(at));
             }
         }
     }
@@ -212,6 +219,7 @@ struct LandingRows<'a> {
     carried: Pointer,
     landing: Option<StepLanding<'a>>,
     scale: f32,
+    rounded: bool,
     column: Column<false>,
 }
 
@@ -235,10 +243,12 @@ impl<V: Lanes> ForNonlinearity<V> for LandingRows<'_> {
                 };
                 let signal = column.load::<V>(landing.signal.as_ptr().add(at)).add(value);
                 let z = column.load::<V>(landing.z.as_ptr().add(at));
-                column.store(A::slope_times(z, signal), landing.delta.at(at));
+                let landed = bf16_if(self.rounded, A::slope_times(z, signal));
+                column.store(landed, landing.delta.at(at));
                 if let Some((z, delta)) = landing.local {
                     let z = column.load::<V>(z.as_ptr().add(at));
-                    column.store(A::slope_times(z, value), delta.at(at));
+                    let landed = bf16_if(self.rounded, A::slope_times(z, value));
+                    column.store(landed, delta.at(at));
                 }
             }
         }

@@ -41,6 +41,8 @@ pub struct Case {
     pub delta: Vec<f64>,
     /// Pre-activations of the port in two networks, made to records by each backend.
     pub port_inputs: [Vec<f64>; 2],
+    pub port_weight: Vec<f64>,
+    pub port_bias: Vec<f64>,
     pub direct_weight: Vec<f64>,
     pub error: Vec<f64>,
     pub signal: Vec<f64>,
@@ -77,6 +79,7 @@ impl Case {
             norm,
             activation,
         };
+        let mut port_values = Values(7);
         let mut values = Values(99 + (inputs * 31 + outputs * 7 + batch) as u64);
         Self {
             batch,
@@ -85,6 +88,8 @@ impl Case {
             input: values.take(layer.sources() * batch * inputs),
             delta: values.take(layer.locations() * batch * outputs),
             port_inputs: [values.take(2 * batch), values.take(2 * batch)],
+            port_weight: port_values.take(port.weights()),
+            port_bias: port_values.take(port.outputs),
             direct_weight: values.take(port.locations() * CLASSES * inputs),
             error: values.take(batch * CLASSES),
             signal: values.take(batch * inputs),
@@ -147,9 +152,7 @@ impl Case {
         results.push(("weight gradient", backend.read(&gradient)));
         results.push(("bias gradient", backend.read(&bias_gradient)));
 
-        let mut port_values = Values(7);
-        let port_weight = upload(&port_values.take(port.weights()));
-        let port_bias = upload(&port_values.take(port.outputs));
+        let (port_weight, port_bias) = (upload(&self.port_weight), upload(&self.port_bias));
         let records = [0, 1].map(|i| {
             let mut record = Self::record(backend, port, batch);
             let input = upload(&self.port_inputs[i]);

@@ -16,7 +16,7 @@ pub(crate) struct Arguments {}
 pub(crate) fn run(_: &Arguments) -> Result<(), Failure> {
     let mut table = table(&["--device", "what it is", "precisions"], 3);
     let cpu = CpuBackend::new(0)?;
-    table.add_row(["cpu", &cpu.device(), "f32, f32-strict, f64"]);
+    table.add_row(["cpu", &cpu.device(), "f32, f32-strict, bf16, f64"]);
     let mut missing = String::new();
     for api in GpuApi::ALL {
         match gpu_devices(api) {

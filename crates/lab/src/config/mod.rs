@@ -326,7 +326,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     }
     if !run.device.is_cpu() && run.precision != Precision::F32 {
         let expected = format!(
-            "run.device = {:?} computes in f32; f32-strict and f64 are for the cpu",
+            "run.device = {:?} computes in f32; f32-strict, bf16 and f64 are for the cpu",
             run.device.to_string()
         );
         return Err(value(

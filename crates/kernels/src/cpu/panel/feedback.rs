@@ -4,6 +4,7 @@ use super::{CHAINS, Column, fold};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Linear, Nonlinearity};
 use crate::cpu::pointer::Pointer;
+use crate::cpu::rounding::bf16_if;
 use crate::{Activation, Norm};
 
 /// Where a feedback signal lands: one network's record and the resulting delta.
@@ -15,6 +16,8 @@ pub(in crate::cpu) struct FeedbackPort<'a> {
     pub inverse_deviation: &'a [f32],
     /// `[location, batch, channel]`.
     pub delta: Pointer,
+    /// Whether delta is rounded to bf16.
+    pub rounded: bool,
     /// `[location, 2, channel]`: `Σψ` and `Σψz` of each panel under [`Norm::Channel`]; behind them room for
     /// `[2, channel]`.
     pub sums: Pointer,
@@ -151,10 +154,12 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
                 let at = row * column.channels;
                 let centred = column.row::<V>(row).sub(mean);
                 let delta = centred.sub(column.load::<V>(z.add(at)).mul(along));
-                column.store(delta.mul(factor), out.add(at));
+                column.store(bf16_if(port.rounded, delta.mul(factor)), out.add(at));
             }
             return;
         }
+        // Under the channel norm these are not deltas yet.
+        let rounded = port.rounded && slopes.norm == Norm::None;
         if slopes.norm == Norm::Channel {
             let at = 2 * column.location * column.channels + column.channel;
             column.store(sums.psi.mul(scale), port.sums.at(at));
@@ -162,7 +167,7 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
         }
         for row in 0..column.batch {
             let psi = column.row::<V>(row).mul(scale);
-            column.store(psi, out.add(row * column.channels));
+            column.store(bf16_if(rounded, psi), out.add(row * column.channels));
         }
     }
 }
@@ -190,7 +195,7 @@ pub(in crate::cpu) unsafe fn finish_feedback<V: Lanes>(
             let z = column.load::<V>(port.z.as_ptr().add(at));
             let psi = column.load::<V>(port.delta.at(at));
             let delta = psi.sub(mean).sub(z.mul(along)).mul(inverse);
-            column.store(delta, port.delta.at(at));
+            column.store(bf16_if(port.rounded, delta), port.delta.at(at));
         }
     }
 }

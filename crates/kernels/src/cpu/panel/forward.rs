@@ -4,6 +4,7 @@ use super::{CHAINS, Column, fold};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use crate::cpu::pointer::Pointer;
+use crate::cpu::rounding::bf16_if;
 use crate::{Activation, NORM_EPSILON, Norm};
 
 /// Where a forward pass writes.
@@ -13,6 +14,8 @@ pub(in crate::cpu) struct ForwardPort<'a> {
     pub activation: Activation,
     /// Factor on the products.
     pub scale: f32,
+    /// Whether `a` is rounded to bf16.
+    pub rounded: bool,
     /// `[channel]`.
     pub bias: &'a [f32],
     pub z: Pointer,
@@ -138,7 +141,7 @@ impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
                 let z = centred.mul_add(self.factor, self.offset);
                 let at = row * column.channels;
                 column.store(z, z_out.add(at));
-                column.store(A::value(z), a_out.add(at));
+                column.store(bf16_if(self.port.rounded, A::value(z)), a_out.add(at));
             }
         }
     }
@@ -187,7 +190,7 @@ impl<V: Lanes> ForNonlinearity<V> for SecondPass<'_, V> {
                 let centred = column.load::<V>(port.z.at(at)).sub(self.mean);
                 let z = centred.mul(self.inverse);
                 column.store(z, port.z.at(at));
-                column.store(A::value(z), port.a.at(at));
+                column.store(bf16_if(port.rounded, A::value(z)), port.a.at(at));
             }
         }
     }

@@ -4,22 +4,23 @@ use super::POINTS;
 use super::transform::{Weights, plane};
 use crate::Layer;
 use crate::cpu::buffer::CpuBuffer;
-use crate::cpu::isa::{InstructionSet, Kernel};
+use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::pointer::Pointer;
-use crate::cpu::threads::Threads;
+use crate::cpu::rounding::bf16_if;
+use crate::cpu::scratch::Workers;
 
 /// Transforms and packs a layer's weights, `[block][point][depth][block columns]`. Backward, the matrices are
 /// transposed and the taps reversed.
 pub(in crate::cpu) fn pack(
-    threads: &Threads,
-    set: InstructionSet,
+    workers: &Workers<'_>,
     layer: &Layer,
     direction: Direction,
-    weight: &[f32],
+    (weight, rounded): (&[f32], bool),
     out: &mut CpuBuffer,
 ) -> Packing {
+    let (threads, set) = (workers.threads, workers.set);
     let (depth, columns) = match direction {
         Direction::Forward => (layer.inputs, layer.outputs),
         Direction::Backward => (layer.outputs, layer.inputs),
@@ -35,6 +36,7 @@ pub(in crate::cpu) fn pack(
                 layer,
                 direction,
                 weight,
+                rounded,
                 packing,
                 block: item / depth,
                 k: item % depth,
@@ -51,6 +53,7 @@ struct PackKernel<'a> {
     layer: &'a Layer,
     direction: Direction,
     weight: &'a [f32],
+    rounded: bool,
     packing: Packing,
     block: usize,
     k: usize,
@@ -84,7 +87,7 @@ impl Kernel for PackKernel<'_> {
                             V::load(values.as_ptr())
                         }
                     };
-                    g[tap / 3][tap % 3] = value;
+                    g[tap / 3][tap % 3] = bf16_if(self.rounded, value);
                 }
                 let points = plane::<Weights, V, 3, 6>(g);
                 for (point, value) in points.iter().flatten().enumerate() {
