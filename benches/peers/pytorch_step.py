@@ -2,15 +2,15 @@
 
 The peer is what a scientist would write (NCHW, autograd, a plain SGD update) and what an expert would make of it:
 the norm as mean and variance over axis 0 or as the framework's batch_norm over [batch, location and channel]; eager,
-torch.compile or, on CUDA, the whole step as a CUDA graph; contiguous or channels_last; float32, on CUDA also tf32
-and bf16 autocast. Both sides start from the same weights (NumPy's generator, seed 99) on the same minibatch; the
-losses of the first three steps must agree before anything is timed. Then single steps of the two alternate, so that a
+torch.compile or, on CUDA, the whole step as a CUDA graph; contiguous or channels_last; float32, bf16
+autocast, on CUDA also tf32. Both sides start from the same weights (NumPy's generator, seed 99) on the same minibatch; the
+losses of the first three steps must agree before anything is timed. Then turns of a few steps alternate, so that a
 change of the machine's speed meets both. The last line of each width is the best configuration of the peer.
 
     python -m venv .venv && .venv/bin/pip install -r benches/peers/requirements.txt
     .venv/bin/python benches/peers/pytorch_step.py [--widths 8,32,64] [--norms axis,batch-norm]
         [--modes eager,compile] [--layouts contiguous,channels-last] [--precisions float32] [--rule normal]
-        [--device cpu] [--ours vulkan] [--threads 2] [--steps 10] [--strict]
+        [--device cpu] [--ours vulkan] [--threads 2] [--steps 10] [--precision f32]
 """
 
 import argparse
@@ -140,7 +140,7 @@ class Ours:
 
     def __init__(self, binary, width, arguments):
         command = [binary, "--width", str(width), "--threads", str(arguments.threads), "--rule", arguments.rule,
-                   "--device", arguments.ours, "--serve"] + ["--strict"] * arguments.strict
+                   "--device", arguments.ours, "--precision", arguments.precision, "--serve"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.losses = [float(v) for v in self.process.stdout.readline().split()[1:]]
 
@@ -180,7 +180,15 @@ def against(ours, peer, precision, rule, steps):
     for mine, theirs in zip(ours.losses if rule == "normal" else [], peer.losses):
         if abs(mine - theirs) > TOLERANCE[precision] * abs(theirs):
             sys.exit(f"losses differ: {ours.losses} against {peer.losses}")
-    return [(ours.step(), peer.step()[1]) for _ in range(steps)]
+    return [(turn(ours.step), turn(lambda: peer.step()[1])) for _ in range(steps)]
+
+
+def turn(step):
+    """One side's turn: the threads of the other, which may wait for work in a loop, come to rest, and one step that is
+    not counted fills the caches, as in training; then the median of three."""
+    time.sleep(0.3)
+    step()
+    return spread([step() for _ in range(3)])[0]
 
 
 def main():
@@ -194,13 +202,13 @@ def main():
     parser.add_argument("--device", default="cpu", help="of the peer: cpu, cuda")
     parser.add_argument("--ours", default="cpu", help="our device, as sansprop devices lists them")
     parser.add_argument("--rule", default="normal", help="our rule; the peer always takes backprop's step")
-    parser.add_argument("--strict", action="store_true", help="our f32-strict")
+    parser.add_argument("--precision", default="f32", help="ours: f32, f32-strict, bf16")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     binary = build()
-    print(f"PyTorch {torch.__version__} on {arguments.device} against sansprop on {arguments.ours}, "
+    print(f"PyTorch {torch.__version__} on {arguments.device} against sansprop on {arguments.ours} in {arguments.precision}, "
           f"rule {arguments.rule}, {arguments.threads} threads, batch {BATCH}")
     for width in map(int, arguments.widths):
         medians = []

@@ -1,7 +1,7 @@
 //! Time of one training step on the CIFAR-10 network of the paper: forward, feedback, weight gradients, update.
 //!
 //! `cargo bench -p sansprop --bench training_step -- [--width W] [--batch B] [--threads T] [--rule NAME]
-//! [--steps N] [--strict] [--device cpu|cuda|vulkan|metal] [--serve]`
+//! [--steps N] [--precision f32|f32-strict|bf16] [--device cpu|cuda|vulkan|metal] [--serve]`
 //!
 //! Prints the losses of the first steps (on a fixed minibatch, so that a peer can check that it computes the
 //! same), then milliseconds per step as minimum, median and maximum, and the multiply-add rate. With
@@ -28,7 +28,7 @@ struct Options {
     threads: usize,
     steps: usize,
     rule: Rule,
-    strict: bool,
+    precision: String,
     /// A GPU; none: the CPU.
     device: Option<GpuApi>,
     serve: bool,
@@ -41,7 +41,7 @@ fn options() -> Options {
         threads: 0,
         steps: 12,
         rule: Rule::named("normal").expect("a rule of the table"),
-        strict: false,
+        precision: "f32".into(),
         device: None,
         serve: false,
     };
@@ -65,7 +65,7 @@ fn options() -> Options {
                 let name = value();
                 options.rule = Rule::named(&name).unwrap_or_else(|| panic!("no rule {name}"));
             }
-            "--strict" => options.strict = true,
+            "--precision" => options.precision = value(),
             "--device" => {
                 let name = value();
                 options.device = GpuApi::named(&name);
@@ -99,10 +99,13 @@ fn main() {
         Some(api) => run(&WgpuBackend::open(api, None).expect("a device"), &options),
         None => {
             let backend = CpuBackend::new(options.threads).expect("a backend");
-            match options.strict {
-                true => run(&backend.strict(), &options),
-                false => run(&backend, &options),
-            }
+            let backend = match options.precision.as_str() {
+                "f32" => backend,
+                "f32-strict" => backend.strict(),
+                "bf16" => backend.bf16(),
+                other => panic!("no precision {other}"),
+            };
+            run(&backend, &options);
         }
     }
 }

@@ -904,9 +904,11 @@ fn check_holds_on_good_networks_and_exits_with_0() {
         assert!(out.contains(&format!("│ {property} ")), "{out}");
     }
     assert!(!out.contains("FAIL"), "{out}");
-    let arguments = ["check", "c.toml", "--quiet", "--set", "network.kind=dense"];
-    let (out, _) = expect(folder.path(), &arguments, 0);
-    assert_eq!(out.lines().count(), 2, "{out}");
+    for change in ["network.kind=dense", "run.precision=bf16"] {
+        let arguments = ["check", "c.toml", "--quiet", "--set", change];
+        let (out, _) = expect(folder.path(), &arguments, 0);
+        assert_eq!(out.lines().count(), 2, "{out}");
+    }
 }
 
 #[test]
