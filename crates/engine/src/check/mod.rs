@@ -159,10 +159,13 @@ impl fmt::Display for Bound {
             Self::Exactly(limit) => ('=', limit),
         };
         if *limit == 0.0 {
-            f.pad(&format!("{sign} 0"))
-        } else {
-            f.pad(&format!("{sign} {limit:e}"))
+            return f.pad(&format!("{sign} 0"));
         }
+        // Three digits, fewer where they are zeros: some bounds are measured.
+        let digits = format!("{limit:.2e}");
+        let (digits, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
+        let digits = digits.trim_end_matches('0').trim_end_matches('.');
+        f.pad(&format!("{sign} {digits}e{exponent}"))
     }
 }
 

@@ -81,21 +81,40 @@ pub(super) fn pack(
         };
         let first = block * packing.block;
         let used = packing.block.min(packing.columns - first);
-        for (k, row) in tile.chunks_exact_mut(packing.block).enumerate() {
-            row[used..].fill(0.0);
-            match direction {
-                Direction::Forward => {
-                    row[..used].copy_from_slice(&matrix[k * outputs + first..][..used]);
-                }
-                Direction::Backward => {
-                    for (j, to) in row[..used].iter_mut().enumerate() {
-                        *to = matrix[(first + j) * outputs + k];
-                    }
+        let columns = first..first + used;
+        match direction {
+            Direction::Forward => {
+                for (row, from) in tile
+                    .chunks_exact_mut(packing.block)
+                    .zip(matrix.chunks_exact(outputs))
+                {
+                    row[..used].copy_from_slice(&from[columns.clone()]);
                 }
             }
-            if rounded {
-                row.iter_mut().for_each(|v| *v = bf16(*v));
+            Direction::Backward => {
+                let rows = &matrix[first * outputs..][..used * outputs];
+                transpose(rows, outputs, packing.block, tile);
             }
         }
+        for row in tile.chunks_exact_mut(packing.block) {
+            row[used..].fill(0.0);
+        }
+        if rounded {
+            tile.iter_mut().for_each(|v| *v = bf16(*v));
+        }
     });
+}
+
+/// `out[k, j] = rows[j, k]` for rows of `len` values; rows of `out` are `stride` apart.
+fn transpose(rows: &[f32], len: usize, stride: usize, out: &mut [f32]) {
+    /// Rows of `out` that stay in the first-level cache until all their columns are there.
+    const STRIP: usize = 64;
+    for (strip, out) in out.chunks_mut(STRIP * stride).enumerate() {
+        for (j, row) in rows.chunks_exact(len).enumerate() {
+            let values = &row[strip * STRIP..];
+            for (to, &value) in out.chunks_exact_mut(stride).zip(values) {
+                to[j] = value;
+            }
+        }
+    }
 }

@@ -44,7 +44,7 @@ mod tests {
                 assert_eq!(bf16(x), nearest, "{x:e}");
                 assert_eq!(bf16(-x), -nearest, "-{x:e}");
             }
-            bits += 0x1234_5;
+            bits += 0x0001_2345;
         }
         assert_eq!(bf16(0.0), 0.0);
         assert_eq!(bf16(-0.75), -0.75);
