@@ -5,8 +5,8 @@
 //! every learning rule: gather forward, gather feedback (the transposed wiring), and weight gradient, with norm
 //! and activation applied while a panel is still in cache.
 //!
-//! [`Reference`] is the oracle (f64, naive); [`CpuBackend`] is the fast one (f32, threads, AVX2 and AVX-512
-//! chosen at run time). Both implement [`Backend`], and one conformance suite holds them together.
+//! [`Reference`] is the oracle (f64, naive); [`CpuBackend`] is the fast one (f32 and bf16, threads, AVX2, AVX-512 and
+//! AMX chosen at run time). Both implement [`Backend`], and one conformance suite holds them together.
 
 mod backend;
 mod cpu;

@@ -1,5 +1,7 @@
 //! The CPU kernels behind the [`Backend`] interface.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::buffer::CpuBuffer;
 use super::pack::{Direction, Packing};
 use super::panel::ForwardPort;
@@ -44,7 +46,10 @@ impl Backend for CpuBackend {
             Some(_) => "Winograd tiles",
             None => "plain sums",
         };
-        let to = |columns| format!("{how}, {}", self.set.for_columns(columns));
+        let to = |columns| match self.on_tile_unit(layer) {
+            true => format!("AMX tiles, {}", self.set),
+            false => format!("{how}, {}", self.set.for_columns(columns)),
+        };
         LayerKernels {
             forward: to(layer.outputs),
             feedback: to(layer.inputs),
@@ -241,17 +246,24 @@ impl Backend for CpuBackend {
         };
         let set = self.set.for_columns(layer.outputs);
         let weights = &mut weights[..layer.weights()];
-        self.with_scratch(
-            |Scratch {
-                 partials, parts, ..
-             }| match self.tiles(layer) {
+        self.with_scratch(|scratch| {
+            let Scratch {
+                partials, parts, ..
+            } = scratch;
+            let mut workers = self.workers(set, parts);
+            #[cfg(target_arch = "x86_64")]
+            if self.on_tile_unit(layer) {
+                let rounded = &mut scratch.operands;
+                amx::gradient(&mut workers, &operands, rounded, partials, weights, biases);
+                return;
+            }
+            match self.tiles(layer) {
                 Some(tiles) => {
-                    let mut workers = self.workers(set, parts);
                     winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
                 }
                 None => weight_gradient(&self.threads, set, &operands, partials, weights, biases),
-            },
-        );
+            }
+        });
     }
 
     fn recur(

@@ -1,5 +1,7 @@
 //! Which instruction set the kernels use, chosen once at run time.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::lanes::{Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
@@ -15,6 +17,8 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512F.
     Avx512,
+    /// AVX-512 and the tile unit (AMX), which multiplies bf16 values; all else runs as [`Avx512`](Self::Avx512).
+    Amx,
 }
 
 /// The name is not one of an instruction set.
@@ -38,13 +42,14 @@ impl fmt::Display for InstructionSet {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         })
     }
 }
 
 impl InstructionSet {
     /// All of them, the narrowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// Whether this CPU has it.
     pub fn available(self) -> bool {
@@ -59,8 +64,10 @@ impl InstructionSet {
             Self::Avx512 => {
                 std::arch::is_x86_feature_detected!("avx512f") && Self::Avx2.available()
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512.available() && amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Amx => false,
         }
     }
 
@@ -72,10 +79,11 @@ impl InstructionSet {
             .unwrap_or(Self::Portable)
     }
 
-    /// The set for panels of `columns` channels: eight or fewer do not fill an AVX-512 vector.
+    /// The set of vectors for panels of `columns` channels: eight or fewer do not fill an AVX-512 vector.
     pub(super) fn for_columns(self, columns: usize) -> Self {
         match self {
-            Self::Avx512 if columns <= 8 => Self::Avx2,
+            Self::Avx512 | Self::Amx if columns <= 8 => Self::Avx2,
+            Self::Amx => Self::Avx512,
             other => other,
         }
     }
@@ -87,9 +95,9 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::LEN,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::LEN,
+            Self::Avx512 | Self::Amx => Avx512::LEN,
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => Portable::LEN,
+            Self::Avx2 | Self::Avx512 | Self::Amx => Portable::LEN,
         }
     }
 
@@ -106,9 +114,9 @@ impl InstructionSet {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => run_avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => run_avx512(kernel),
+                Self::Avx512 | Self::Amx => run_avx512(kernel),
                 #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Avx512 => kernel.run::<Portable>(),
+                Self::Avx2 | Self::Avx512 | Self::Amx => kernel.run::<Portable>(),
             }
         }
     }

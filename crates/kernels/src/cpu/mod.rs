@@ -1,5 +1,7 @@
 //! The fast CPU kernels: f32, threads, and the widest instruction set that the machine has.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod backend;
 mod buffer;
 mod ceiling;
@@ -36,7 +38,7 @@ use sweep::{Fill, Finish, sweep};
 use threads::Threads;
 use winograd::Tiles;
 
-/// Environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
+/// Environment variable that forces an instruction set: `portable`, `avx2`, `avx512` or `amx`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 
 /// What the kernels compute in.
@@ -53,7 +55,8 @@ enum Arithmetic {
 /// f32 kernels on the CPU.
 ///
 /// Denormal numbers are kept as IEEE 754 has them, on any instruction set and number of threads; only Adam's moments
-/// become 0 there, because they would stay denormal for good where a gradient stays 0 (docs/performance.md).
+/// become 0 there, because they would stay denormal for good where a gradient stays 0 (docs/performance.md), and so do
+/// denormal operands in products of bf16 on the tile unit, which knows none.
 pub struct CpuBackend {
     set: InstructionSet,
     arithmetic: Arithmetic,
@@ -158,6 +161,17 @@ impl CpuBackend {
         self.arithmetic == Arithmetic::Bf16
     }
 
+    /// Whether the tile unit computes a layer's products, in place of plain sums and of tiled convolutions.
+    #[cfg(target_arch = "x86_64")]
+    fn on_tile_unit(&self, layer: &Layer) -> bool {
+        self.set == InstructionSet::Amx && self.rounds() && amx::suits(layer)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn on_tile_unit(&self, _: &Layer) -> bool {
+        false
+    }
+
     /// The tiles in which a layer is computed, if it is.
     fn tiles(&self, layer: &Layer) -> Option<Tiles> {
         Tiles::of(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
@@ -231,6 +245,21 @@ impl CpuBackend {
         let set = self.set.for_columns(columns);
         let Scratch { packed, parts, .. } = scratch;
         let mut workers = self.workers(set, parts);
+        let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
+        #[cfg(target_arch = "x86_64")]
+        if self.on_tile_unit(layer) {
+            amx::pack(&self.threads, direction, weight, packing, packed);
+            let gather = amx::Gather {
+                links,
+                destinations,
+                batch,
+                panels,
+                packed,
+                packing,
+            };
+            amx::gather(&mut workers, &mut scratch.rounded, gather, finish);
+            return;
+        }
         if let Some(tiles) = self.tiles(layer) {
             let packing =
                 winograd::pack(&workers, layer, direction, (weight, self.rounds()), packed);
@@ -238,9 +267,8 @@ impl CpuBackend {
             winograd::gather(&mut workers, tiles, batch, panels, weights, finish);
             return;
         }
-        let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
-        let rounded = self.rounds();
-        pack(&self.threads, direction, (weight, rounded), packing, packed);
+        let weight = (weight, self.rounds());
+        pack(&self.threads, direction, weight, packing, packed);
         let fill = Fill::Gather {
             links,
             panels,

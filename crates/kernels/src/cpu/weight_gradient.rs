@@ -17,18 +17,69 @@ pub(super) const INPUTS_PER_TASK: usize = 64;
 
 /// How a layer's gradient is cut into tasks. It depends on the layer's shape alone, so the order of additions
 /// and with it every bit of the result is the same for any number of threads.
-struct Cut {
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
     chunks: usize,
     input_blocks: usize,
+    /// Values of a chunk's partial sums: weights `[tap, input, output]`, then biases.
+    chunk_len: usize,
+}
+
+/// One block of inputs of one chunk of destinations.
+pub(super) struct Task<'a> {
+    pub destinations: std::ops::Range<usize>,
+    pub inputs: std::ops::Range<usize>,
+    /// `[tap, input of the whole layer, output]`
+    pub partial: Pointer,
+    /// Bias sums, zeros so far; the chunk's first block adds them.
+    pub bias: Option<&'a mut [f32]>,
 }
 
 impl Cut {
-    fn of(layer: &Layer) -> Self {
+    pub(super) fn of(layer: &Layer) -> Self {
         let input_blocks = layer.inputs.div_ceil(INPUTS_PER_TASK);
         let chunks = (PARTIAL_VALUES / layer.weights().max(1)).clamp(1, CHUNKS);
         Self {
             chunks: chunks.min(layer.locations()),
             input_blocks,
+            chunk_len: (layer.weights() + layer.outputs).next_multiple_of(16),
+        }
+    }
+
+    /// Number of tasks.
+    pub(super) fn tasks(self) -> usize {
+        self.chunks * self.input_blocks
+    }
+
+    /// Values of all partial sums.
+    pub(super) fn len(self) -> usize {
+        self.chunks * self.chunk_len
+    }
+
+    /// A task by its number.
+    ///
+    /// # Safety
+    /// `partials` are [`len`](Self::len) values, and no other thread has this task.
+    pub(super) unsafe fn task<'a>(
+        self,
+        layer: &Layer,
+        partials: Pointer,
+        number: usize,
+    ) -> Task<'a> {
+        let (chunk, block) = (number / self.input_blocks, number % self.input_blocks);
+        let part = |i: usize| i * layer.locations() / self.chunks;
+        let partial = partials.skip(chunk * self.chunk_len);
+        let bias = (block == 0).then(|| {
+            // SAFETY: only the first input block of a chunk touches the chunk's bias sums.
+            let bias = unsafe { partial.slice(layer.weights(), layer.outputs) };
+            bias.fill(0.0);
+            bias
+        });
+        Task {
+            destinations: part(chunk)..part(chunk + 1),
+            inputs: block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(layer.inputs),
+            partial,
+            bias,
         }
     }
 }
@@ -38,21 +89,23 @@ struct ChunkKernel<'a> {
     batch: usize,
     input: &'a [f32],
     delta: &'a [f32],
-    destinations: std::ops::Range<usize>,
-    inputs: std::ops::Range<usize>,
-    /// `[tap, input of the whole layer, output]`
-    partial: Pointer,
-    bias: Option<&'a mut [f32]>,
+    task: Task<'a>,
 }
 
 impl Kernel for ChunkKernel<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(mut self) {
+    unsafe fn run<V: Lanes>(self) {
         let layer = self.layer;
         let (inputs, outputs) = (layer.inputs, layer.outputs);
-        for dst in self.destinations.clone() {
+        let Task {
+            destinations,
+            inputs: rows,
+            partial,
+            mut bias,
+        } = self.task;
+        for dst in destinations {
             let panel = &self.delta[dst * self.batch * outputs..][..self.batch * outputs];
-            if let Some(bias) = self.bias.as_deref_mut() {
+            if let Some(bias) = bias.as_deref_mut() {
                 // SAFETY: the instruction set is the caller's promise.
                 unsafe { add_rows::<V>(panel, bias) };
             }
@@ -60,17 +113,17 @@ impl Kernel for ChunkKernel<'_> {
                 let source = link.location as usize * self.batch * inputs;
                 let a = &self.input[source..][..self.batch * inputs];
                 let product = OuterProduct {
-                    a: a.as_ptr().wrapping_add(self.inputs.start),
+                    a: a.as_ptr().wrapping_add(rows.start),
                     inputs,
-                    rows: self.inputs.len(),
+                    rows: rows.len(),
                     delta: panel.as_ptr(),
                     outputs,
                     batch: self.batch,
                 };
-                let at = (link.tap as usize * inputs + self.inputs.start) * outputs;
+                let at = (link.tap as usize * inputs + rows.start) * outputs;
                 // SAFETY: both panels were sliced whole; this task alone writes its inputs' rows of its
                 // chunk's partial sum.
-                unsafe { add_outer_product::<V>(product, self.partial.at(at)) };
+                unsafe { add_outer_product::<V>(product, partial.at(at)) };
             }
         }
     }
@@ -102,55 +155,53 @@ pub(super) fn weight_gradient(
         delta,
     } = operands;
     let cut = Cut::of(layer);
-    let (len, outputs) = (layer.weights(), layer.outputs);
-    // Behind the chunks' partial weight sums lie their partial bias sums.
-    let chunk_len = (len + outputs).next_multiple_of(16);
-    partials.reserve(cut.chunks * chunk_len);
+    partials.reserve(cut.len());
     let shared = Pointer::new(partials);
-    let cost = layer.multiply_adds(batch) / (cut.chunks * cut.input_blocks);
-    threads.for_each(cut.chunks * cut.input_blocks, cost, |task| {
-        let (chunk, block) = (task / cut.input_blocks, task % cut.input_blocks);
-        let part = |i: usize| i * layer.locations() / cut.chunks;
-        let inputs = block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(layer.inputs);
+    let cost = layer.multiply_adds(batch) / cut.tasks();
+    threads.for_each(cut.tasks(), cost, |number| {
+        // SAFETY: every task is one thread's, which alone touches the task's rows of its chunk's partial sums.
+        let task = unsafe { cut.task(layer, shared, number) };
         for tap in 0..layer.wiring.taps() {
-            let at = chunk * chunk_len + (tap * layer.inputs + inputs.start) * outputs;
-            // SAFETY: this task alone touches these rows of its chunk's partial sum.
-            unsafe { shared.slice(at, inputs.len() * outputs) }.fill(0.0);
+            let at = (tap * layer.inputs + task.inputs.start) * layer.outputs;
+            // SAFETY: as above.
+            unsafe { task.partial.slice(at, task.inputs.len() * layer.outputs) }.fill(0.0);
         }
-        let bias = (block == 0).then(|| {
-            // SAFETY: only the first input block of a chunk touches the chunk's bias sums.
-            let bias = unsafe { shared.slice(chunk * chunk_len + len, outputs) };
-            bias.fill(0.0);
-            bias
-        });
         let kernel = ChunkKernel {
             layer,
             batch,
             input,
             delta,
-            destinations: part(chunk)..part(chunk + 1),
-            inputs,
-            partial: shared.skip(chunk * chunk_len),
-            bias,
+            task,
         };
         // SAFETY: `set` is available; the kernel's own contract is met as noted there.
         unsafe { set.run(kernel) };
     });
+    add_partials(threads, layer, cut, partials, weights, biases);
+}
 
-    let partials = &partials[..cut.chunks * chunk_len];
+/// The gradient from all partial sums.
+pub(super) fn add_partials(
+    threads: &Threads,
+    layer: &Layer,
+    cut: Cut,
+    partials: &[f32],
+    weights: &mut [f32],
+    biases: &mut [f32],
+) {
     const STRIP: usize = 4096;
+    let (partials, len) = (&partials[..cut.len()], layer.weights());
     let scale = layer.scale as f32;
     let out = Pointer::new(weights);
     threads.for_each(len.div_ceil(STRIP), STRIP * cut.chunks, |strip| {
         let from = strip * STRIP;
         // SAFETY: strips do not overlap.
         let out = unsafe { out.slice(from, STRIP.min(len - from)) };
-        add_chunks(partials, chunk_len, from, out);
+        add_chunks(partials, cut.chunk_len, from, out);
         for v in out {
             *v *= scale;
         }
     });
-    add_chunks(partials, chunk_len, len, &mut biases[..outputs]);
+    add_chunks(partials, cut.chunk_len, len, &mut biases[..layer.outputs]);
 }
 
 /// `out = Σ_chunks partial[from..]`, in chunk order.
