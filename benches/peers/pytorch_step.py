@@ -10,44 +10,24 @@ change of the machine's speed meets both. The last line of each width is the bes
     python -m venv .venv && .venv/bin/pip install -r benches/peers/requirements.txt
     .venv/bin/python benches/peers/pytorch_step.py [--widths 8,32,64] [--norms axis,batch-norm]
         [--modes eager,compile] [--layouts contiguous,channels-last] [--precisions float32] [--rule normal]
-        [--device cpu] [--ours vulkan] [--threads 2] [--steps 10] [--precision f32]
+        [--device cpu] [--ours vulkan] [--threads 2] [--steps 10] [--precision f32] [--binary PATH]
 """
 
-import argparse
-import itertools
-import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import torch
 
-STRIDES = [1, 1, 1, 2, 1, 2, 1]
-BATCH = 100
-ROOT = Path(__file__).resolve().parents[2]
+from common import STRIDES, compare, initial_weights, minibatch, parser
 
+# How far losses may be apart: relative, by the peer's precision.
+TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 
-def minibatch():
-    """The minibatch of benches/training_step.rs: drawn [location, sample, channel], here NCHW."""
-    values = np.random.RandomState(1234).random_sample((32, 32, BATCH, 3)).astype(np.float32)
-    images = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 3, 0, 1)))
-    targets = torch.nn.functional.one_hot(torch.arange(BATCH) % 10, 10).float() - 0.1
-    return images, targets
-
-
-def initial_weights(width):
-    """Weights in PyTorch's [out, in, kh, kw] order, drawn as docs/notation.md (Draws) has them."""
-    random = np.random.RandomState(99)
-    weights, channels = [], 3
-    for _ in STRIDES:
-        drawn = random.normal(size=(width, 9 * channels)).astype(np.float32)
-        weights.append(torch.from_numpy(drawn.reshape(width, 3, 3, channels).transpose(0, 3, 1, 2).copy()))
-        channels = width
-    weights.append(torch.from_numpy(random.normal(size=(10, width)).astype(np.float32)))
-    biases = [torch.zeros(w.shape[0]) for w in weights]
-    return [p.requires_grad_() for p in weights], [p.requires_grad_() for p in biases]
+AXES = {
+    "norms": ("axis,batch-norm", "axis, batch-norm"),
+    "modes": ("eager", "eager, compile, graphs"),
+    "layouts": ("contiguous", "contiguous, channels-last"),
+    "precisions": ("float32", "of the peer: float32, tf32, bf16"),
+}
 
 
 def axis_norm(x):
@@ -81,16 +61,19 @@ class Peer:
 
     def __init__(self, width, norm, mode, layout, precision, device):
         self.norm = NORMS[norm]
+        self.tolerance = TOLERANCE[precision]
         self.bf16 = precision == "bf16"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = True
         form = torch.channels_last if layout == "channels-last" else torch.contiguous_format
-        self.images, self.targets = (values.to(device) for values in minibatch())
-        self.images = self.images.contiguous(memory_format=form)
-        self.weights, self.biases = initial_weights(width)
-        place = lambda p: p.detach().to(device).contiguous(
-            memory_format=form if p.dim() == 4 else torch.contiguous_format).requires_grad_()
-        self.weights, self.biases = [place(p) for p in self.weights], [place(p) for p in self.biases]
+        images, targets = minibatch()
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=form)
+        self.targets = torch.from_numpy(targets).to(device)
+        weights, biases = initial_weights(width)
+        weights = [w.transpose(0, 3, 1, 2) if w.ndim == 4 else w for w in weights]
+        place = lambda p: torch.tensor(p).to(device).contiguous(
+            memory_format=form if p.ndim == 4 else torch.contiguous_format).requires_grad_()
+        self.weights, self.biases = [place(p) for p in weights], [place(p) for p in biases]
         self.device = device
         # Every width is compiled by itself, with its sizes as constants.
         torch._dynamo.reset()
@@ -135,99 +118,13 @@ class Peer:
         return loss.item(), (time.perf_counter() - start) * 1e3
 
 
-class Ours:
-    """The sansprop side: the benchmark binary, one step for each line it is sent."""
-
-    def __init__(self, binary, width, arguments):
-        command = [binary, "--width", str(width), "--threads", str(arguments.threads), "--rule", arguments.rule,
-                   "--device", arguments.ours, "--precision", arguments.precision, "--serve"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.losses = [float(v) for v in self.process.stdout.readline().split()[1:]]
-
-    def step(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def build():
-    """Compiles the benchmark and returns its path."""
-    command = ["cargo", "bench", "-q", "-p", "sansprop", "--bench", "training_step", "--no-run",
-               "--message-format", "json"]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-
-    messages = [json.loads(line) for line in output.splitlines()]
-    return next(m["executable"] for m in messages
-                if m.get("executable") and m["target"]["name"] == "training_step")
-
-
-# How far losses may be apart: relative, by the peer's precision.
-TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
-
-
-def spread(values):
-    """Median, least and largest."""
-    values = sorted(values)
-    return values[len(values) // 2], values[0], values[-1]
-
-
-def against(ours, peer, precision, rule, steps):
-    """Times of both, after their losses were compared; backprop is the only rule that the peer has."""
-    for mine, theirs in zip(ours.losses if rule == "normal" else [], peer.losses):
-        if abs(mine - theirs) > TOLERANCE[precision] * abs(theirs):
-            sys.exit(f"losses differ: {ours.losses} against {peer.losses}")
-    return [(turn(ours.step), turn(lambda: peer.step()[1])) for _ in range(steps)]
-
-
-def turn(step):
-    """One side's turn: the threads of the other, which may wait for work in a loop, come to rest, and one step that is
-    not counted fills the caches, as in training; then the median of three."""
-    time.sleep(0.3)
-    step()
-    return spread([step() for _ in range(3)])[0]
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words = lambda text: text.split(",")
-    parser.add_argument("--widths", type=words, default="8,32,64")
-    parser.add_argument("--norms", type=words, default="axis,batch-norm")
-    parser.add_argument("--modes", type=words, default="eager", help="eager, compile, graphs")
-    parser.add_argument("--layouts", type=words, default="contiguous", help="contiguous, channels-last")
-    parser.add_argument("--precisions", type=words, default="float32", help="of the peer: float32, tf32, bf16")
-    parser.add_argument("--device", default="cpu", help="of the peer: cpu, cuda")
-    parser.add_argument("--ours", default="cpu", help="our device, as sansprop devices lists them")
-    parser.add_argument("--rule", default="normal", help="our rule; the peer always takes backprop's step")
-    parser.add_argument("--precision", default="f32", help="ours: f32, f32-strict, bf16")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--steps", type=int, default=10)
-    arguments = parser.parse_args()
+    options = parser(__doc__, AXES, torch.get_num_threads())
+    options.add_argument("--device", default="cpu", help="of the peer: cpu, cuda")
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
-    binary = build()
-    print(f"PyTorch {torch.__version__} on {arguments.device} against sansprop on {arguments.ours} in {arguments.precision}, "
-          f"rule {arguments.rule}, {arguments.threads} threads, batch {BATCH}")
-    for width in map(int, arguments.widths):
-        medians = []
-        configurations = itertools.product(
-            arguments.norms, arguments.modes, arguments.layouts, arguments.precisions)
-        for norm, mode, layout, precision in configurations:
-            ours = Ours(binary, width, arguments)
-            peer = Peer(width, norm, mode, layout, precision, arguments.device)
-            times = against(ours, peer, precision, arguments.rule, arguments.steps)
-            ours.close()
-            mine, theirs = (spread(column) for column in zip(*times))
-            ratio = spread(theirs / mine for mine, theirs in times)
-            name = f"norm {norm}, {mode}, {layout}, {precision}"
-            medians.append((theirs[0], ratio[0], name))
-            print(f"width {width:4}, {name:45}: sansprop {mine[0]:8.2f} ms ({mine[1]:.2f} to {mine[2]:.2f}), "
-                  f"PyTorch {theirs[0]:8.2f} ms ({theirs[1]:.2f} to {theirs[2]:.2f}), "
-                  f"ratio {ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})", flush=True)
-        best = min(medians)
-        print(f"width {width:4}, best of PyTorch: {best[2]}, ratio {best[1]:.2f}", flush=True)
+    compare(f"PyTorch {torch.__version__} on {arguments.device}", arguments, AXES,
+            lambda *configuration: Peer(*configuration, arguments.device))
 
 
 if __name__ == "__main__":
