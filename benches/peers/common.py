@@ -85,10 +85,13 @@ def against(ours, peer, rule, steps):
 
 
 def turn(step):
-    """One side's turn: the threads of the other, which may wait for work in a loop, come to rest, and one step that is
-    not counted fills the caches, as in training; then the median of three."""
+    """One side's turn: the threads of the other, which may wait for work in a loop, come to rest, and steps that are not
+    counted, for a twentieth of a second, fill the caches as in training; then the median of three."""
     time.sleep(0.3)
+    start = time.perf_counter()
     step()
+    while time.perf_counter() - start < 0.05:
+        step()
     return spread([step() for _ in range(3)])[0]
 
 

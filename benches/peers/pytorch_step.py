@@ -47,11 +47,12 @@ NORMS = {"axis": axis_norm, "batch-norm": batch_norm}
 
 
 def forward(x, weights, biases, norm):
-    """The network."""
+    """The network. Scale, bias and, where it is the same on all sides, padding are the convolution's own: it is fastest so."""
     for weight, bias, stride in zip(weights, biases, STRIDES):
-        x = torch.nn.functional.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))
-        fan_in = 9 * weight.shape[1]
-        x = torch.nn.functional.conv2d(x, weight, stride=stride) / fan_in**0.5 + bias[:, None, None]
+        if stride == 2:
+            x = torch.nn.functional.pad(x, (0, 1, 0, 1))
+        scaled = weight * (9 * weight.shape[1]) ** -0.5
+        x = torch.nn.functional.conv2d(x, scaled, bias, stride=stride, padding=0 if stride == 2 else 1)
         x = torch.relu(norm(x))
     return x.mean((2, 3)) @ weights[-1].T / weights[-1].shape[1] ** 0.5 + biases[-1]
 

@@ -20,12 +20,11 @@ fn is_tie(value: f64) -> bool {
 
 /// Whether every found value is the expected one rounded, to either side where there is no nearest.
 fn are_rounded(found: &[f64], expected: &[f64]) -> bool {
-    found.iter().zip(expected).all(|(&f, &e)| {
-        let below = rounded(f64::from(f32::from_bits(
-            (e as f32).to_bits().wrapping_sub(1),
-        )));
-        f == rounded(e) || is_tie(e) && f == below
-    })
+    let below = |e: f64| rounded(f64::from(f32::from_bits((e as f32).to_bits() - 1)));
+    let pairs = found.iter().zip(expected);
+    pairs
+        .into_iter()
+        .all(|(&f, &e)| f == rounded(e) || is_tie(e) && f == below(e))
 }
 
 fn cases() -> Vec<Case> {
