@@ -310,3 +310,77 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
         }
     }
 }
+
+/// Links whose products [`add_three_outer_products`] computes together.
+pub(super) const THREE: usize = 3;
+
+/// Most inputs for which that pays: more fill the registers by themselves.
+pub(super) const FEW_INPUTS: usize = 8;
+
+/// As [`add_outer_product`] for three links of one destination, whose sums then run side by side: few inputs alone would
+/// leave the multiply-adders waiting for them. `product.a` is not used; `a` are the three sources.
+///
+/// # Safety
+/// As for [`add_outer_product`]; at most a vector of outputs.
+#[inline(always)]
+pub(super) unsafe fn add_three_outer_products<V: Lanes>(
+    product: OuterProduct,
+    a: [*const f32; THREE],
+    sums: [*mut f32; THREE],
+) {
+    let whole = product.outputs == V::LEN;
+    for (from, rows) in tiles(product.rows, most_rows::<V>(1) / THREE) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            if whole {
+                run_rows::<V, _>(ThreeTiles::<true> { product, a, sums }, from, rows);
+            } else {
+                run_rows::<V, _>(ThreeTiles::<false> { product, a, sums }, from, rows);
+            }
+        }
+    }
+}
+
+/// A tile of each of three links.
+struct ThreeTiles<const WHOLE: bool> {
+    product: OuterProduct,
+    a: [*const f32; THREE],
+    sums: [*mut f32; THREE],
+}
+
+impl<V: Lanes, const WHOLE: bool> RowTile<V> for ThreeTiles<WHOLE> {
+    const MOST: usize = most_rows::<V>(1) / THREE;
+
+    #[inline(always)]
+    unsafe fn run<const M: usize>(self, from: usize) {
+        let OuterProduct {
+            inputs,
+            outputs,
+            batch,
+            mut delta,
+            ..
+        } = self.product;
+        let count = if WHOLE { V::LEN } else { outputs };
+        // SAFETY: inputs `from..from + M` and `count` outputs lie inside the panels and the sums.
+        unsafe {
+            let mut sums = [[V::splat(0.0); M]; THREE];
+            let mut a = self.a.map(|a| a.wrapping_add(from));
+            for _ in 0..batch {
+                let d = lanes::load::<V>(delta, count);
+                for (sums, a) in sums.iter_mut().zip(&mut a) {
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::splat(*a.add(row)).mul_add(d, *sum);
+                    }
+                    *a = a.wrapping_add(inputs);
+                }
+                delta = delta.wrapping_add(outputs);
+            }
+            for (sums, to) in sums.iter().zip(self.sums) {
+                for (row, &sum) in sums.iter().enumerate() {
+                    let at = to.add((from + row) * outputs);
+                    lanes::store(lanes::load::<V>(at, count).add(sum), at, count);
+                }
+            }
+        }
+    }
+}

@@ -5,8 +5,10 @@ use super::isa::{InstructionSet, Kernel};
 use super::lanes::Lanes;
 use super::pointer::Pointer;
 use super::threads::Threads;
-use super::tile::{OuterProduct, add_outer_product, add_rows};
-use crate::Layer;
+use super::tile::{
+    FEW_INPUTS, OuterProduct, THREE, add_outer_product, add_rows, add_three_outer_products,
+};
+use crate::{Layer, Link};
 
 /// Partial sums are kept below this many values in all (32 MiB) …
 pub(super) const PARTIAL_VALUES: usize = 8 << 20;
@@ -109,21 +111,39 @@ impl Kernel for ChunkKernel<'_> {
                 // SAFETY: the instruction set is the caller's promise.
                 unsafe { add_rows::<V>(panel, bias) };
             }
-            for link in layer.wiring.forward().of(dst) {
-                let source = link.location as usize * self.batch * inputs;
-                let a = &self.input[source..][..self.batch * inputs];
-                let product = OuterProduct {
-                    a: a.as_ptr().wrapping_add(rows.start),
-                    inputs,
-                    rows: rows.len(),
-                    delta: panel.as_ptr(),
-                    outputs,
-                    batch: self.batch,
-                };
-                let at = (link.tap as usize * inputs + rows.start) * outputs;
-                // SAFETY: both panels were sliced whole; this task alone writes its inputs' rows of its
-                // chunk's partial sum.
-                unsafe { add_outer_product::<V>(product, partial.at(at)) };
+            let links = layer.wiring.forward().of(dst);
+            let together = match rows.len() <= FEW_INPUTS && outputs <= V::LEN {
+                true => links.len() / THREE * THREE,
+                false => 0,
+            };
+            let (threes, singles) = links.split_at(together);
+            let source = |link: &Link| {
+                let panel = &self.input[link.location as usize * self.batch * inputs..];
+                panel[..self.batch * inputs]
+                    .as_ptr()
+                    .wrapping_add(rows.start)
+            };
+            let sum = |link: &Link| partial.at((link.tap as usize * inputs + rows.start) * outputs);
+            let product = |a: *const f32| OuterProduct {
+                a,
+                inputs,
+                rows: rows.len(),
+                delta: panel.as_ptr(),
+                outputs,
+                batch: self.batch,
+            };
+            // SAFETY: all panels were sliced whole; this task alone writes its inputs' rows of its chunk's partial sums.
+            unsafe {
+                for three in threes.chunks_exact(THREE) {
+                    let (a, sums) = (
+                        std::array::from_fn(|i| source(&three[i])),
+                        std::array::from_fn(|i| sum(&three[i])),
+                    );
+                    add_three_outer_products::<V>(product(std::ptr::null()), a, sums);
+                }
+                for link in singles {
+                    add_outer_product::<V>(product(source(link)), sum(link));
+                }
             }
         }
     }
