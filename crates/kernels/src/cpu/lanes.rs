@@ -85,6 +85,19 @@ pub(super) unsafe fn store<V: Lanes>(value: V, to: *mut f32, count: usize) {
     }
 }
 
+/// Sums that several rows add to in turn, so that no addition waits for the one before.
+pub(super) const CHAINS: usize = 4;
+
+/// The sum of such sums.
+///
+/// # Safety
+/// The instruction set of `V`.
+#[inline(always)]
+pub(super) unsafe fn fold<V: Lanes>(sums: [V; CHAINS]) -> V {
+    // SAFETY: arithmetic only.
+    unsafe { sums[0].add(sums[1]).add(sums[2].add(sums[3])) }
+}
+
 /// Four lanes in plain Rust; the compiler maps them to SSE2 or NEON.
 #[derive(Clone, Copy)]
 #[repr(transparent)]

@@ -1,6 +1,6 @@
 //! The two micro-kernels: a register tile of a gather, and of a weight gradient.
 
-use super::lanes::{self, Lanes};
+use super::lanes::{self, CHAINS, Lanes, fold};
 use crate::Link;
 
 /// A register tile whose height is known at compile time.
@@ -155,14 +155,12 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
     }
 }
 
-/// `sums[column] += Σ_row panel[row, column]` for a panel of whole rows; four rows in turn each have a sum of their own,
-/// so that no addition waits for the one before.
+/// `sums[column] += Σ_row panel[row, column]` for a panel of whole rows.
 ///
 /// # Safety
 /// The instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn add_rows<V: Lanes>(panel: &[f32], sums: &mut [f32]) {
-    const CHAINS: usize = 4;
     let columns = sums.len();
     let rows = panel.len() / columns;
     let whole = rows / CHAINS * CHAINS;
@@ -180,9 +178,8 @@ pub(super) unsafe fn add_rows<V: Lanes>(panel: &[f32], sums: &mut [f32]) {
             for row in whole..rows {
                 chains[0] = chains[0].add(lanes::load(first.add(row * columns), count));
             }
-            let [a, b, c, d] = chains;
             let to = sums.as_mut_ptr().add(column);
-            let sum = lanes::load::<V>(to, count).add(a.add(b).add(c.add(d)));
+            let sum = lanes::load::<V>(to, count).add(fold(chains));
             lanes::store(sum, to, count);
         }
     }

@@ -1,7 +1,7 @@
 //! Products to pre-activation, norm and activation.
 
-use super::{CHAINS, Column, fold};
-use crate::cpu::lanes::Lanes;
+use super::Column;
+use crate::cpu::lanes::{CHAINS, Lanes, fold};
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::rounding::bf16_if;

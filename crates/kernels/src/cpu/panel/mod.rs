@@ -91,15 +91,6 @@ impl<const WHOLE: bool> Column<WHOLE> {
     }
 }
 
-/// Sums that several rows add to in turn, so that no addition waits for the one before.
-const CHAINS: usize = 4;
-
-#[inline(always)]
-unsafe fn fold<V: Lanes>(sums: [V; CHAINS]) -> V {
-    // SAFETY: arithmetic only.
-    unsafe { sums[0].add(sums[1]).add(sums[2].add(sums[3])) }
-}
-
 /// `out = scale · filled`.
 ///
 /// # Safety
