@@ -76,6 +76,69 @@ pub struct Unrolled<'a, T> {
     pub carried: &'a mut T,
 }
 
+/// Where a judged minibatch leaves what the host will want to know.
+pub struct Verdict<'a, T> {
+    /// Loss and hits of each minibatch of the window, `[minibatch, 2]`.
+    pub reports: &'a mut T,
+    /// One value, which becomes 0 where a loss is not finite.
+    pub gate: &'a mut T,
+}
+
+/// Starts recorded work for one minibatch of the window, by its number.
+pub type Replay = Box<dyn Fn(usize) + Send>;
+
+/// What a device can do by itself over a window of minibatches, without the host in between.
+///
+/// The data stay on the device; a step's work is recorded once and started again for each minibatch, whose number
+/// says which samples it takes and where its report goes. Updates stop by themselves where a loss was not finite.
+pub trait Resident<T> {
+    /// Values that the device can hold for all buffers together.
+    fn most_values(&self) -> u64;
+
+    /// Values that are in use.
+    fn values_in_use(&self) -> u64;
+
+    /// Makes room for so many values in all, so that memory is not enlarged piece by piece.
+    fn reserve(&self, values: u64);
+
+    /// Says which samples the window's minibatches take, `[minibatch, sample]`.
+    fn set_places(&self, places: &[u32]);
+
+    /// Panels `[location, batch, channel]` of the minibatch's samples from `data`, `[sample, location, channel]`.
+    fn gather(&self, data: &T, batch: usize, locations: usize, channels: usize, out: &mut T);
+
+    /// As [`Backend::loss`], of labels that stand in a buffer, one for each of `batch` samples.
+    #[allow(clippy::too_many_arguments)]
+    fn judge(
+        &self,
+        labels: &T,
+        batch: usize,
+        classes: usize,
+        shift: f64,
+        output: &T,
+        error: &mut T,
+        verdict: Verdict<'_, T>,
+    );
+
+    /// As [`Backend::sequence_loss`], of targets that stand in a buffer, `len` in all.
+    fn judge_sequence(
+        &self,
+        targets: &T,
+        len: usize,
+        batch: usize,
+        output: &T,
+        error: &mut T,
+        verdict: Verdict<'_, T>,
+    );
+
+    /// Updates that `work` asks for happen only where the gate's value is not 0; Adam's take their rate from `rates`,
+    /// one for each minibatch of the window.
+    fn gated(&self, gate: &T, rates: Option<&T>, work: &mut dyn FnMut());
+
+    /// Notes what `work` asks for, instead of doing it. Within, nothing can be exchanged with the host.
+    fn record(&self, work: &mut dyn FnMut()) -> Replay;
+}
+
 /// The machine: storage and the kernels of training, each one step of the paper's pseudocode.
 ///
 /// All panels are `[location, batch, channel]`; weights are `[tap, input, output]`. Buffers may be longer than
@@ -110,6 +173,11 @@ pub trait Backend: Send + Sync {
 
     /// Kernels that were started on a device so far; none where a kernel is a call.
     fn launches(&self) -> Option<u64> {
+        None
+    }
+
+    /// What it can do without the host, if it is a device that can.
+    fn resident(&self) -> Option<&dyn Resident<Self::Buffer>> {
         None
     }
 

@@ -17,7 +17,8 @@ pub mod tolerance;
 mod wiring;
 
 pub use backend::{
-    AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Unrolled,
+    AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Replay, Resident,
+    Unrolled, Verdict,
 };
 pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{

@@ -1,81 +1,122 @@
 //! The GPU kernels behind the [`Backend`] interface.
 
 use super::buffer::GpuBuffer;
-use super::elementwise::{
-    AdamRatesLaunch, adam, classification_loss, clear, pool, sequence_loss, sgd, sign,
-};
-use super::failure::GpuFailure;
-use super::launch::{grid, per_value, units};
+use super::launch::groups_of;
+use super::memory::Device;
 use super::products::Walk;
-use super::recurrent::{feedback_step, recur_step};
-use super::tile::{Direction, SizesLaunch, Tile};
+use super::tile::{Direction, Tile};
 use super::wiring::{DeviceWiring, Wirings};
+use super::work::{Item, Kernel, Span};
 use crate::{
     Activation, AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Norm,
-    Record, RecurrentCell, Unrolled, Wiring,
+    Record, RecurrentCell, Resident, Unrolled, Wiring,
 };
 use cubecl::prelude::*;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Kernels on a GPU, in f32.
 pub struct GpuBackend<R: Runtime> {
-    client: ComputeClient<R>,
+    device: Arc<Device<R>>,
     name: String,
-    wirings: Wirings,
-    launches: AtomicU64,
+    wirings: Wirings<R>,
     dense: Arc<Wiring>,
-    /// Stands where a kernel has no use for an argument that it reads.
-    pub(super) nothing: GpuBuffer<R>,
-    /// Stands where a kernel has no use for an argument that it would write.
-    pub(super) unwritten: GpuBuffer<R>,
+    /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
+    one: GpuBuffer<R>,
+    /// Where a loss that no one gates writes its verdict.
+    unread: GpuBuffer<R>,
+    updates: Mutex<Updates<R>>,
+}
+
+/// What optimisers' updates depend on, beside their own operands.
+struct Updates<R: Runtime> {
+    gate: Option<Span>,
+    rates: Option<Span>,
+    /// Adam's rate of updates outside a window, as it stands on the device.
+    rate: (f32, GpuBuffer<R>),
 }
 
 impl<R: Runtime> GpuBackend<R> {
     /// Kernels on the device of `client`, which `name` describes.
     pub(super) fn on(client: ComputeClient<R>, name: String) -> Self {
-        let [nothing, unwritten] = [0.0, 0.0].map(|value| GpuBuffer::of(&client, &[value]));
+        let device = Device::new(client);
+        let [one, unread, rate] = [1.0, 1.0, 0.0].map(|value| {
+            let buffer = GpuBuffer::empty(&device, 1);
+            device.write(&[value], buffer.region());
+            buffer
+        });
         Self {
-            client,
+            device,
             name,
             wirings: Wirings::default(),
-            launches: AtomicU64::new(0),
             dense: Arc::new(Wiring::dense()),
-            nothing,
-            unwritten,
+            one,
+            unread,
+            updates: Mutex::new(Updates {
+                gate: None,
+                rates: None,
+                rate: (0.0, rate),
+            }),
         }
     }
 
-    pub(super) fn client(&self) -> &ComputeClient<R> {
-        &self.client
+    pub(super) fn memory(&self) -> &Arc<Device<R>> {
+        &self.device
     }
 
-    /// Where the next kernel is started, which is counted.
-    pub(super) fn next(&self) -> &ComputeClient<R> {
-        self.launches.fetch_add(1, Ordering::Relaxed);
-        &self.client
+    pub(super) fn note(&self, item: Item) {
+        self.device.note(item);
     }
 
-    pub(super) fn wiring(&self, wiring: &Arc<Wiring>) -> Arc<DeviceWiring> {
-        self.wirings.get(&self.client, wiring)
+    /// Stands where a kernel has no use for an operand that it reads.
+    pub(super) fn nothing(&self) -> Span {
+        self.one.first(1)
+    }
+
+    pub(super) fn wiring(&self, wiring: &Arc<Wiring>) -> Arc<DeviceWiring<R>> {
+        self.wirings.get(&self.device, wiring)
+    }
+
+    /// What the updates that follow depend on.
+    pub(super) fn set_conditions(&self, gate: Option<Span>, rates: Option<Span>) {
+        let mut updates = self.updates();
+        (updates.gate, updates.rates) = (gate, rates);
+    }
+
+    fn updates(&self) -> MutexGuard<'_, Updates<R>> {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn buffer_of(&self, values: &[f32]) -> GpuBuffer<R> {
+        let buffer = GpuBuffer::empty(&self.device, values.len());
+        self.device.write(values, buffer.region());
+        buffer
     }
 
     fn fetch(&self, buffer: &GpuBuffer<R>) -> Vec<f32> {
-        // The runtime panics where its own thread has died of an error.
-        let read = || self.client.read_one(buffer.handle());
-        match catch_unwind(AssertUnwindSafe(read)) {
-            Ok(Ok(bytes)) => f32::from_bytes(&bytes)[..buffer.len()].to_vec(),
-            Ok(Err(error)) => GpuFailure::raise(error.to_string()),
-            Err(_) => GpuFailure::raise(
-                "its memory may be too small for network.width and train.batch, or it was lost",
-            ),
-        }
+        self.device.read(buffer.region())
     }
 
-    /// One step of a recurrent cell seen as a product of dense panels, reading from `input_start` on.
-    fn step_sizes(cell: &RecurrentCell, batch: usize, input_start: usize) -> SizesLaunch<R> {
-        SizesLaunch::new(batch, cell.width, cell.width, 1, input_start)
+    /// One step of a recurrent cell as a product of dense panels, the source panel given.
+    fn step_item(
+        &self,
+        kernel: Kernel,
+        cell: &RecurrentCell,
+        (batch, tile): (usize, Tile),
+        hidden: Span,
+        panel: Span,
+        direction: Direction,
+    ) -> Item {
+        let wiring = self.wiring(&self.dense);
+        let links = match direction {
+            Direction::Forward => &wiring.forward,
+            Direction::Backward => &wiring.backward,
+        };
+        Item::new(kernel, tile.groups(1, batch, cell.width))
+            .reads(hidden)
+            .reads(panel)
+            .count(links.start)
+            .counts([batch, cell.width, cell.width, 1])
+            .factor(cell.scale)
     }
 }
 
@@ -104,7 +145,11 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     }
 
     fn launches(&self) -> Option<u64> {
-        Some(self.launches.load(Ordering::Relaxed))
+        Some(self.device.launches())
+    }
+
+    fn resident(&self) -> Option<&dyn Resident<GpuBuffer<R>>> {
+        Some(self)
     }
 
     fn scope<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -112,12 +157,12 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     }
 
     fn zeros(&self, len: usize) -> GpuBuffer<R> {
-        let buffer = GpuBuffer::empty(&self.client, len);
+        let buffer = GpuBuffer::empty(&self.device, len);
         if len > 0 {
-            // SAFETY: the buffer holds `len` values, beyond which no thread works.
-            unsafe {
-                clear::launch_unchecked(self.next(), per_value(len), units(), buffer.all(), len);
-            }
+            let item = Item::new(Kernel::Clear, groups_of(len))
+                .writes(buffer.first(len))
+                .count(len);
+            self.note(item);
         }
         buffer
     }
@@ -128,12 +173,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     }
 
     fn write_f32(&self, values: &[f32], to: &mut GpuBuffer<R>) {
-        let source = GpuBuffer::of(&self.client, values);
-        if values.len() == to.len() {
-            *to = source;
-        } else {
-            to.overwrite(values.len(), &source);
-        }
+        self.device.write(values, to.region());
     }
 
     fn copy(&self, len: usize, from: &GpuBuffer<R>, to: &mut GpuBuffer<R>) {
@@ -165,18 +205,11 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         out: &mut GpuBuffer<R>,
     ) {
         let size = batch * channels;
-        // SAFETY: the input holds a panel of `size` values for each location, `out` one of them.
-        unsafe {
-            pool::launch_unchecked(
-                self.next(),
-                per_value(size),
-                units(),
-                input.first(locations * size),
-                out.first(size),
-                locations,
-                size,
-            );
-        }
+        let item = Item::new(Kernel::Pool, groups_of(size))
+            .reads(input.first(locations * size))
+            .writes(out.first(size))
+            .counts([locations, size]);
+        self.note(item);
     }
 
     fn loss(
@@ -187,24 +220,11 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         output: &GpuBuffer<R>,
         error: &mut GpuBuffer<R>,
     ) -> LossReport {
-        let len = labels.len() * classes;
-        let report = GpuBuffer::empty(&self.client, 2);
-        let handle = self.client.create_from_slice(u32::as_bytes(labels));
-        // SAFETY: the allocation was made from the labels; outputs and errors are one for each label and class.
-        unsafe {
-            classification_loss::launch_unchecked(
-                self.next(),
-                grid(1, 1, 1),
-                units(),
-                ArrayArg::from_raw_parts(handle, labels.len()),
-                output.first(len),
-                error.first(len),
-                report.all(),
-                labels.len(),
-                classes,
-                shift as f32,
-            );
-        }
+        let values: Vec<f32> = labels.iter().map(|&label| label as f32).collect();
+        let (labels, report) = (self.buffer_of(&values), GpuBuffer::empty(&self.device, 2));
+        let sizes = (values.len(), classes, shift);
+        let verdict = (report.first(2), self.unread.first(1));
+        self.note_loss(&labels, sizes, output, error, verdict);
         let report = self.fetch(&report);
         LossReport {
             loss: f64::from(report[0]),
@@ -247,7 +267,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     ) {
         let share = 1.0 / port.locations() as f64;
         let path_z = &landing.record.z;
-        self.scaled_signal_lands(port, batch, share, (signal, batch), path_z, landing);
+        self.signal_lands(port, batch, share, (signal, batch), path_z, landing);
     }
 
     fn direct_feedback(
@@ -301,27 +321,23 @@ impl<R: Runtime> Backend for GpuBackend<R> {
             input,
             &record.z,
         );
-        let wiring = self.wiring(&self.dense);
         let (size, tile) = (batch * cell.width, Tile::new(batch, cell.width));
         for t in 0..cell.steps {
-            // SAFETY: z holds a panel for each step, the states one more (`first` asserts it); step t reads state t
-            // and writes state t + 1.
-            unsafe {
-                recur_step::launch_unchecked(
-                    self.next(),
-                    grid(tile.down(batch) as usize, tile.across(cell.width), 1),
-                    units(),
-                    weights.hidden.first(cell.width * cell.width),
-                    wiring.forward.argument(),
-                    record.a.first((cell.steps + 1) * size),
-                    record.z.first(cell.steps * size),
-                    Self::step_sizes(cell, batch, t * size),
-                    t,
-                    cell.scale as f32,
-                    tile,
-                    cell.activation,
-                );
-            }
+            let kernel = Kernel::RecurStep(tile, cell.activation);
+            let hidden = weights.hidden.first(cell.width * cell.width);
+            let before = record.a.part(t * size, size);
+            let item = self
+                .step_item(
+                    kernel,
+                    cell,
+                    (batch, tile),
+                    hidden,
+                    before,
+                    Direction::Forward,
+                )
+                .writes(record.z.part(t * size, size))
+                .writes(record.a.part((t + 1) * size, size));
+            self.note(item);
         }
     }
 
@@ -334,39 +350,39 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         unrolled: Unrolled<'_, GpuBuffer<R>>,
         local: Option<Landing<'_, GpuBuffer<R>>>,
     ) {
-        let wiring = self.wiring(&self.dense);
         let (size, tile) = (batch * cell.width, Tile::new(batch, cell.width));
-        let panels = cell.steps * size;
+        let hidden = hidden.first(cell.width * cell.width);
         for t in (0..=cell.steps).rev() {
-            let (local_z, local_delta) = match &local {
-                Some(local) => (local.record.z.first(panels), local.delta.first(panels)),
-                None => (self.nothing.all(), self.unwritten.all()),
+            let (last, first) = (t == cell.steps, t == 0);
+            let kernel = Kernel::FeedbackStep {
+                tile,
+                activation: cell.activation,
+                last,
+                first,
+                local: local.is_some(),
             };
-            // SAFETY: z and the deltas hold a panel for each step, signal and carried one more (`first` asserts
-            // it). State t reads the delta of step t + 1, which lies at t, and writes the one at t − 1.
-            unsafe {
-                feedback_step::launch_unchecked(
-                    self.next(),
-                    grid(tile.down(batch) as usize, tile.across(cell.width), 1),
-                    units(),
-                    hidden.first(cell.width * cell.width),
-                    wiring.backward.argument(),
-                    signal.first(panels + size),
-                    unrolled.path.z.first(panels),
-                    unrolled.delta.first(panels),
-                    unrolled.carried.first(panels + size),
-                    local_z,
-                    local_delta,
-                    Self::step_sizes(cell, batch, t * size),
-                    t,
-                    cell.scale as f32,
-                    tile,
-                    cell.activation,
-                    t == cell.steps,
-                    t == 0,
-                    local.is_some(),
-                );
-            }
+            // Panel t of the states is panel t − 1 of z and δ; what lies outside is not touched.
+            let later = unrolled.delta.part(t.min(cell.steps - 1) * size, size);
+            let here = t.saturating_sub(1) * size;
+            let item = self
+                .step_item(
+                    kernel,
+                    cell,
+                    (batch, tile),
+                    hidden,
+                    later,
+                    Direction::Backward,
+                )
+                .reads(signal.part(t * size, size))
+                .writes(unrolled.carried.part(t * size, size))
+                .reads(unrolled.path.z.part(here, size))
+                .writes(unrolled.delta.part(here, size));
+            self.note(match &local {
+                Some(local) => item
+                    .reads(local.record.z.part(here, size))
+                    .writes(local.delta.part(here, size)),
+                None => item.counts([0; 2]),
+            });
         }
     }
 
@@ -377,55 +393,33 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         output: &GpuBuffer<R>,
         error: &mut GpuBuffer<R>,
     ) -> f64 {
-        let report = GpuBuffer::empty(&self.client, 1);
-        let len = targets.len();
-        // SAFETY: outputs and errors are one for each target (`first` asserts it).
-        unsafe {
-            sequence_loss::launch_unchecked(
-                self.next(),
-                grid(1, 1, 1),
-                units(),
-                GpuBuffer::of(&self.client, targets).all(),
-                output.first(len),
-                error.first(len),
-                report.all(),
-                batch as f32,
-                len,
-            );
-        }
+        let (targets, len) = (self.buffer_of(targets), targets.len());
+        let report = GpuBuffer::empty(&self.device, 2);
+        let verdict = (report.first(2), self.unread.first(1));
+        self.note_sequence_loss(&targets, (len, batch), output, error, verdict);
         f64::from(self.fetch(&report)[0])
     }
 
     fn sign(&self, scale: f64, weight: &GpuBuffer<R>, out: &mut GpuBuffer<R>) {
         let len = weight.len();
-        // SAFETY: both arguments hold `len` values, beyond which no thread works.
-        unsafe {
-            sign::launch_unchecked(
-                self.next(),
-                per_value(len),
-                units(),
-                weight.all(),
-                out.first(len),
-                scale as f32,
-                len,
-            );
-        }
+        let item = Item::new(Kernel::Sign, groups_of(len))
+            .reads(weight.first(len))
+            .writes(out.first(len))
+            .count(len)
+            .factor(scale);
+        self.note(item);
     }
 
     fn sgd(&self, rate: f64, gradient: &GpuBuffer<R>, weight: &mut GpuBuffer<R>) {
         let len = weight.len();
-        // SAFETY: both arguments hold `len` values, beyond which no thread works.
-        unsafe {
-            sgd::launch_unchecked(
-                self.next(),
-                per_value(len),
-                units(),
-                gradient.first(len),
-                weight.all(),
-                rate as f32,
-                len,
-            );
-        }
+        let gate = self.updates().gate.unwrap_or_else(|| self.nothing());
+        let item = Item::new(Kernel::Sgd, groups_of(len))
+            .reads(gate)
+            .reads(gradient.first(len))
+            .writes(weight.first(len))
+            .count(len)
+            .factor(rate);
+        self.note(item);
     }
 
     fn adam(
@@ -437,27 +431,33 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         weight: &mut GpuBuffer<R>,
     ) {
         let len = weight.len();
-        let rates = AdamRatesLaunch::new(
-            step.rate as f32,
-            step.beta1 as f32,
-            step.beta2 as f32,
-            (1.0 - step.beta1) as f32,
-            (1.0 - step.beta2) as f32,
-            step.epsilon as f32,
-        );
-        // SAFETY: all arguments hold `len` values, beyond which no thread works.
-        unsafe {
-            adam::launch_unchecked(
-                self.next(),
-                per_value(len),
-                units(),
-                gradient.first(len),
-                first.first(len),
-                second.first(len),
-                weight.all(),
-                rates,
-                len,
-            );
-        }
+        let mut updates = self.updates();
+        let rates = match updates.rates {
+            Some(rates) => rates,
+            None => {
+                let (known, buffer) = &mut updates.rate;
+                if *known != step.rate as f32 {
+                    *known = step.rate as f32;
+                    self.device.write(&[*known], buffer.region());
+                }
+                buffer.first(1)
+            }
+        };
+        let item = Item::new(Kernel::Adam, groups_of(len))
+            .reads(updates.gate.unwrap_or_else(|| self.nothing()))
+            .reads(rates)
+            .reads(gradient.first(len))
+            .writes(first.first(len))
+            .writes(second.first(len))
+            .writes(weight.first(len))
+            .count(len);
+        let factors = [
+            step.beta1,
+            step.beta2,
+            1.0 - step.beta1,
+            1.0 - step.beta2,
+            step.epsilon,
+        ];
+        self.note(factors.into_iter().fold(item, Item::factor));
     }
 }

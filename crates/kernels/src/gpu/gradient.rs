@@ -1,6 +1,6 @@
 //! Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
-use super::elementwise::place;
+use super::launch::{group, item, place};
 use super::tile::{DEPTH, SIDE, value_or_zero};
 use cubecl::prelude::*;
 
@@ -11,30 +11,34 @@ pub(super) struct GradientTile {
     pub(super) outputs: usize,
 }
 
-/// Sizes of a weight gradient.
-#[derive(CubeType, CubeLaunch)]
-pub(super) struct GradientSizes {
-    pub(super) batch: usize,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-    pub(super) taps: usize,
-    /// Parts into which the links of a tap are cut.
-    pub(super) parts: usize,
-}
+/// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale.
+pub(super) const GRADIENT_WORDS: usize = 11;
 
 /// `out[part, tap, input, output] = scale · Σ a(src)ᵀ delta(dst)` over the part's links of the tap.
 ///
-/// `links` holds `taps + 1` starts, then (source, destination) for each link.
+/// Links are `taps + 1` starts, then (source, destination) for each link.
 #[cube(launch_unchecked)]
 pub(super) fn gradient_part(
-    input: &Array<f32>,
-    delta: &Array<f32>,
+    heap: &mut Array<f32>,
     links: &Array<u32>,
-    out: &mut Array<f32>,
-    sizes: &GradientSizes,
-    scale: f32,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] tile: GradientTile,
 ) {
+    let at = item(first_word, GRADIENT_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let input = table[at + 1] as usize;
+    let delta = table[at + 2] as usize;
+    let starts = table[at + 3] as usize;
+    let out = table[at + 4] as usize;
+    let batch = table[at + 5] as usize;
+    let inputs = table[at + 6] as usize;
+    let outputs = table[at + 7] as usize;
+    let taps = table[at + 8] as usize;
+    let parts = table[at + 9] as usize;
+    let scale = f32::reinterpret(table[at + 10]);
     let a_stride = comptime!(SIDE * tile.inputs);
     let d_stride = comptime!(SIDE * tile.outputs);
     let mut a = SharedMemory::<f32>::new(comptime!(DEPTH * a_stride));
@@ -45,16 +49,19 @@ pub(super) fn gradient_part(
         sums[i] = 0.0;
     }
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
-    let first_input = CUBE_POS_X as usize * a_stride;
-    let first_output = CUBE_POS_Y as usize * d_stride;
-    let tap = CUBE_POS_Z as usize / sizes.parts;
-    let part = CUBE_POS_Z as usize % sizes.parts;
-    let tap_start = links[tap] as usize;
-    let count = links[tap + 1] as usize - tap_start;
-    let first_link = tap_start + count * part / sizes.parts;
-    let last_link = tap_start + count * (part + 1) / sizes.parts;
-    let depth = (last_link - first_link) * sizes.batch;
-    let pairs = sizes.taps + 1 + 2 * first_link;
+    // Inputs fastest, then outputs, then parts, then taps.
+    let across = inputs.div_ceil(a_stride);
+    let down = outputs.div_ceil(d_stride);
+    let first_input = group() % across * a_stride;
+    let first_output = group() / across % down * d_stride;
+    let slice = group() / (across * down);
+    let (tap, part) = (slice / parts, slice % parts);
+    let tap_start = links[starts + tap] as usize;
+    let count = links[starts + tap + 1] as usize - tap_start;
+    let first_link = tap_start + count * part / parts;
+    let last_link = tap_start + count * (part + 1) / parts;
+    let depth = (last_link - first_link) * batch;
+    let pairs = starts + taps + 1 + 2 * first_link;
     let chunks = depth.div_ceil(DEPTH);
     for chunk in 0..chunks {
         let term = chunk * DEPTH + row;
@@ -62,24 +69,24 @@ pub(super) fn gradient_part(
         let mut destination = 0usize;
         let mut r = 0usize;
         if term < depth {
-            let link = term / sizes.batch;
-            r = term % sizes.batch;
+            let link = term / batch;
+            r = term % batch;
             source = links[pairs + 2 * link] as usize;
             destination = links[pairs + 2 * link + 1] as usize;
         }
         #[unroll]
         for i in 0..tile.inputs {
             let c = first_input + column + i * SIDE;
-            let at = (source * sizes.batch + r) * sizes.inputs + c;
+            let at = input + (source * batch + r) * inputs + c;
             a[row * a_stride + column + i * SIDE] =
-                value_or_zero(input, at, term < depth && c < sizes.inputs);
+                value_or_zero(heap, at, term < depth && c < inputs);
         }
         #[unroll]
         for j in 0..tile.outputs {
             let c = first_output + column + j * SIDE;
-            let at = (destination * sizes.batch + r) * sizes.outputs + c;
+            let at = delta + (destination * batch + r) * outputs + c;
             d[row * d_stride + column + j * SIDE] =
-                value_or_zero(delta, at, term < depth && c < sizes.outputs);
+                value_or_zero(heap, at, term < depth && c < outputs);
         }
         sync_cube();
         for k in 0..DEPTH {
@@ -100,27 +107,33 @@ pub(super) fn gradient_part(
         #[unroll]
         for j in 0..tile.outputs {
             let y = first_output + column + j * SIDE;
-            if x < sizes.inputs && y < sizes.outputs {
-                out[((part * sizes.taps + tap) * sizes.inputs + x) * sizes.outputs + y] =
+            if x < inputs && y < outputs {
+                heap[out + ((part * taps + tap) * inputs + x) * outputs + y] =
                     scale * sums[i * tile.outputs + j];
             }
         }
     }
 }
 
+/// Words of a bias gradient: groups, delta, out, rows, channels, parts.
+pub(super) const BIAS_WORDS: usize = 6;
+
 /// `out[part, channel] = Σ delta` over the part's rows.
 #[cube(launch_unchecked)]
-pub(super) fn bias_part(
-    delta: &Array<f32>,
-    out: &mut Array<f32>,
-    rows: usize,
-    channels: usize,
-    parts: usize,
-) {
+pub(super) fn bias_part(heap: &mut Array<f32>, table: &Array<u32>, first_word: usize) {
+    let at = item(first_word, BIAS_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let delta = table[at + 1] as usize;
+    let out = table[at + 2] as usize;
+    let rows = table[at + 3] as usize;
+    let channels = table[at + 4] as usize;
+    let parts = table[at + 5] as usize;
     let mut shared = SharedMemory::<f32>::new(comptime!(SIDE * SIDE));
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
-    let c = CUBE_POS_X as usize * SIDE + column;
-    let part = CUBE_POS_Y as usize;
+    let c = group() / parts * SIDE + column;
+    let part = group() % parts;
     let first = rows * part / parts;
     let last = rows * (part + 1) / parts;
     let turns = (last - first).div_ceil(SIDE);
@@ -128,7 +141,7 @@ pub(super) fn bias_part(
     for turn in 0..turns {
         let r = first + turn * SIDE + row;
         if r < last && c < channels {
-            sum += delta[r * channels + c];
+            sum += heap[delta + r * channels + c];
         }
     }
     shared[row * SIDE + column] = sum;
@@ -138,19 +151,27 @@ pub(super) fn bias_part(
         for r in 0..SIDE {
             total += shared[r * SIDE + column];
         }
-        out[part * channels + c] = total;
+        heap[out + part * channels + c] = total;
     }
 }
 
+/// Words of a sum of parts: groups, parts, out, number of parts, values of one.
+pub(super) const ADD_WORDS: usize = 5;
+
 /// `out[i] = Σ_part parts[part, i]`, part by part.
 #[cube(launch_unchecked)]
-pub(super) fn add_parts(parts: &Array<f32>, out: &mut Array<f32>, count: usize, len: usize) {
+pub(super) fn add_parts(heap: &mut Array<f32>, table: &Array<u32>, first_word: usize) {
+    let item = item(first_word, ADD_WORDS);
     let at = place();
+    let len = table[item + 4] as usize;
     if at < len {
+        let parts = table[item + 1] as usize;
+        let count = table[item + 3] as usize;
         let mut total = 0.0f32;
         for part in 0..count {
-            total += parts[part * len + at];
+            total += heap[parts + part * len + at];
         }
-        out[at] = total;
+        let to = table[item + 2] as usize + at;
+        heap[to] = total;
     }
 }

@@ -2,37 +2,38 @@
 //! a work-group, and for signals that no product makes.
 
 use super::activation::{activate, mean_over_rows, slope};
+use super::launch::{group, item};
 use super::panel::Arrival;
 use super::tile::SIDE;
+use crate::NORM_EPSILON;
 use cubecl::prelude::*;
 
-/// Sizes of a group: the rows that share one mean and one variance.
-#[derive(CubeType, CubeLaunch)]
-pub(super) struct Group {
-    /// Rows of a group.
-    pub(super) rows: usize,
-    /// Channels of a row.
-    pub(super) channels: usize,
-    /// Rows of the signal that lands: as many as the group's, or those of one panel that is repeated.
-    pub(super) signal_rows: usize,
-}
+/// Words of a normalisation: groups, z, a, inverse deviations, norm groups, rows of one, channels.
+pub(super) const NORMALISE_WORDS: usize = 7;
 
 /// Replaces pre-activations in `z` by normalised ones, and writes activations and inverse deviations.
 #[cube(launch_unchecked)]
 pub(super) fn normalise(
-    z: &mut Array<f32>,
-    a: &mut Array<f32>,
-    inverse_deviation: &mut Array<f32>,
-    group: &Group,
-    epsilon: f32,
+    heap: &mut Array<f32>,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] arrival: Arrival,
 ) {
-    let index = CUBE_POS_X as usize;
+    let at = item(first_word, NORMALISE_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let (z, a) = (table[at + 1] as usize, table[at + 2] as usize);
+    let inverse_deviation = table[at + 3] as usize;
+    let count = table[at + 4] as usize;
+    let rows = table[at + 5] as usize;
+    let channels = table[at + 6] as usize;
+    let index = group() % count;
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
-    let c = CUBE_POS_Y as usize * SIDE + column;
-    let start = index * group.rows * group.channels + c;
-    let inside = c < group.channels;
-    let turns = group.rows.div_ceil(SIDE);
+    let c = group() / count * SIDE + column;
+    let start = index * rows * channels + c;
+    let inside = c < channels;
+    let turns = rows.div_ceil(SIDE);
     let mut mean = 0.0f32;
     let mut inverse = 1.0f32;
     if comptime!(arrival.normalised) {
@@ -40,89 +41,102 @@ pub(super) fn normalise(
         let mut total = 0.0f32;
         for turn in 0..turns {
             let r = turn * SIDE + row;
-            if inside && r < group.rows {
-                total += z[start + r * group.channels];
+            if inside && r < rows {
+                total += heap[z + start + r * channels];
             }
         }
         sums[0] = total;
-        mean_over_rows(&mut sums, group.rows, 1usize);
+        mean_over_rows(&mut sums, rows, 1usize);
         mean = sums[0];
         let mut squares = 0.0f32;
         for turn in 0..turns {
             let r = turn * SIDE + row;
-            if inside && r < group.rows {
-                let centred = z[start + r * group.channels] - mean;
+            if inside && r < rows {
+                let centred = heap[z + start + r * channels] - mean;
                 squares += centred * centred;
             }
         }
         sums[0] = squares;
-        mean_over_rows(&mut sums, group.rows, 1usize);
-        inverse = 1.0 / f32::sqrt(sums[0] + epsilon);
+        mean_over_rows(&mut sums, rows, 1usize);
+        inverse = 1.0 / f32::sqrt(sums[0] + comptime!(NORM_EPSILON as f32));
         if row == 0 && inside {
-            inverse_deviation[index * group.channels + c] = inverse;
+            heap[inverse_deviation + index * channels + c] = inverse;
         }
     }
     for turn in 0..turns {
         let r = turn * SIDE + row;
-        if inside && r < group.rows {
-            let at = start + r * group.channels;
-            let value = (z[at] - mean) * inverse;
-            z[at] = value;
-            a[at] = activate(value, arrival.activation);
+        if inside && r < rows {
+            let at = start + r * channels;
+            let value = (heap[z + at] - mean) * inverse;
+            heap[z + at] = value;
+            heap[a + at] = activate(value, arrival.activation);
         }
     }
 }
 
+/// Words of a landing: groups, signal, the path's z, the network's z, inverse deviations, delta, norm groups, rows of
+/// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale.
+pub(super) const LAND_WORDS: usize = 11;
+
 /// `ψ = scale · σ′(z_path) ⊙ signal`, then `delta = normᵀ(ψ)` with the statistics of the network whose `z` is
 /// given.
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
 pub(super) fn land(
-    signal: &Array<f32>,
-    path_z: &Array<f32>,
-    z: &Array<f32>,
-    inverse_deviation: &Array<f32>,
-    delta: &mut Array<f32>,
-    group: &Group,
-    scale: f32,
+    heap: &mut Array<f32>,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] arrival: Arrival,
 ) {
-    let index = CUBE_POS_X as usize;
+    let at = item(first_word, LAND_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let signal = table[at + 1] as usize;
+    let path_z = table[at + 2] as usize;
+    let z = table[at + 3] as usize;
+    let inverse_deviation = table[at + 4] as usize;
+    let delta = table[at + 5] as usize;
+    let count = table[at + 6] as usize;
+    let rows = table[at + 7] as usize;
+    let channels = table[at + 8] as usize;
+    let signal_rows = table[at + 9] as usize;
+    let scale = f32::reinterpret(table[at + 10]);
+    let index = group() % count;
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
-    let c = CUBE_POS_Y as usize * SIDE + column;
-    let start = index * group.rows * group.channels + c;
-    let inside = c < group.channels;
-    let turns = group.rows.div_ceil(SIDE);
+    let c = group() / count * SIDE + column;
+    let start = index * rows * channels + c;
+    let inside = c < channels;
+    let turns = rows.div_ceil(SIDE);
     let mut mean = 0.0f32;
     let mut along = 0.0f32;
     let mut inverse = 1.0f32;
     for turn in 0..turns {
         let r = turn * SIDE + row;
-        if inside && r < group.rows {
-            let at = start + r * group.channels;
-            let from = (index * group.rows + r) % group.signal_rows;
-            let psi =
-                slope(path_z[at], arrival.activation) * (scale * signal[from * group.channels + c]);
-            delta[at] = psi;
+        if inside && r < rows {
+            let at = start + r * channels;
+            let from = (index * rows + r) % signal_rows;
+            let psi = slope(heap[path_z + at], arrival.activation)
+                * (scale * heap[signal + from * channels + c]);
+            heap[delta + at] = psi;
             mean += psi;
-            along += psi * z[at];
+            along += psi * heap[z + at];
         }
     }
     if comptime!(arrival.normalised) {
         let mut sums = Array::<f32>::new(2usize);
         sums[0] = mean;
         sums[1] = along;
-        mean_over_rows(&mut sums, group.rows, 2usize);
+        mean_over_rows(&mut sums, rows, 2usize);
         mean = sums[0];
         along = sums[1];
         if inside {
-            inverse = inverse_deviation[index * group.channels + c];
+            inverse = heap[inverse_deviation + index * channels + c];
         }
         for turn in 0..turns {
             let r = turn * SIDE + row;
-            if inside && r < group.rows {
-                let at = start + r * group.channels;
-                delta[at] = inverse * (delta[at] - mean - z[at] * along);
+            if inside && r < rows {
+                let at = start + r * channels;
+                heap[delta + at] = inverse * (heap[delta + at] - mean - heap[z + at] * along);
             }
         }
     }

@@ -13,12 +13,16 @@ mod elementwise;
 mod failure;
 mod gradient;
 mod group;
+mod heap;
 mod launch;
+mod memory;
 mod panel;
 mod products;
 mod recurrent;
+mod resident;
 mod tile;
 mod wiring;
+mod work;
 
 pub use backend::GpuBackend;
 pub use buffer::GpuBuffer;

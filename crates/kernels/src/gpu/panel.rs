@@ -1,7 +1,11 @@
 //! Kernels whose work-groups own a panel: product, norm and activation in one pass.
 
 use super::activation::{activate, slope, tile_mean};
-use super::tile::{Direction, SIDE, Sizes, Tile, accumulate, value_or_zero, zeros};
+use super::launch::{group, item};
+use super::tile::{
+    Direction, Place, SIDE, Tile, WALK_WORDS, Walk, accumulate, place_of, read_walk, value_or_zero,
+    zeros,
+};
 use crate::{Activation, NORM_EPSILON};
 use cubecl::prelude::*;
 
@@ -13,100 +17,96 @@ pub(super) struct Arrival {
     pub(super) activation: Activation,
 }
 
+/// Words of a product: groups, walk, out, bias.
+pub(super) const PRODUCT_WORDS: usize = 1 + WALK_WORDS + 2;
+
 /// `out = scale · Σ panel(src) · W[tap] + bias`: a product on its own.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn product(
-    weight: &Array<f32>,
-    input: &Array<f32>,
+    heap: &mut Array<f32>,
     links: &Array<u32>,
-    bias: &Array<f32>,
-    out: &mut Array<f32>,
-    sizes: &Sizes,
-    scale: f32,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] tile: Tile,
     #[comptime] direction: Direction,
     #[comptime] biased: bool,
 ) {
-    let location = CUBE_POS_X as usize;
-    let first_column = CUBE_POS_Y as usize * comptime!(SIDE * tile.columns);
-    let first_row = CUBE_POS_Z as usize * comptime!(SIDE * tile.rows);
+    let at = item(first_word, PRODUCT_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let walk = read_walk(table, at + 1);
+    let out = table[at + comptime!(1 + WALK_WORDS)] as usize;
+    let bias = table[at + comptime!(2 + WALK_WORDS)] as usize;
+    let place = place_of(group(), &walk, tile);
     let mut sums = zeros(tile);
-    accumulate(
-        weight,
-        input,
-        links,
-        &mut sums,
-        sizes,
-        location,
-        first_row,
-        first_column,
-        tile,
-        direction,
-    );
+    accumulate(heap, links, &mut sums, &walk, &place, tile, direction);
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
     #[unroll]
     for j in 0..tile.columns {
-        let c = first_column + column + j * SIDE;
+        let c = place.first_column + column + j * SIDE;
         let mut shift = 0.0f32;
         if comptime!(biased) {
-            shift = value_or_zero(bias, c, c < sizes.columns);
+            shift = value_or_zero(heap, bias + c, c < walk.columns);
         }
         #[unroll]
         for i in 0..tile.rows {
-            let r = first_row + row + i * SIDE;
-            if r < sizes.batch && c < sizes.columns {
-                out[(location * sizes.batch + r) * sizes.columns + c] =
-                    scale * sums[i * tile.columns + j] + shift;
+            let r = place.first_row + row + i * SIDE;
+            if r < walk.batch && c < walk.columns {
+                heap[out + (place.location * walk.batch + r) * walk.columns + c] =
+                    walk.scale * sums[i * tile.columns + j] + shift;
             }
         }
     }
 }
 
+/// Words of a forward pass: groups, walk, z, a, inverse deviations, bias.
+pub(super) const FORWARD_WORDS: usize = 1 + WALK_WORDS + 4;
+
 /// A layer's forward pass on one panel: product, norm over the rows, activation.
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
 pub(super) fn forward_panel(
-    weight: &Array<f32>,
-    input: &Array<f32>,
+    heap: &mut Array<f32>,
     links: &Array<u32>,
-    bias: &Array<f32>,
-    z: &mut Array<f32>,
-    a: &mut Array<f32>,
-    inverse_deviation: &mut Array<f32>,
-    sizes: &Sizes,
-    scale: f32,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] tile: Tile,
     #[comptime] arrival: Arrival,
 ) {
-    let location = CUBE_POS_X as usize;
-    let first_column = CUBE_POS_Y as usize * comptime!(SIDE * tile.columns);
+    let at = item(first_word, FORWARD_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let walk = read_walk(table, at + 1);
+    let z = table[at + comptime!(1 + WALK_WORDS)] as usize;
+    let a = table[at + comptime!(2 + WALK_WORDS)] as usize;
+    let inverse_deviation = table[at + comptime!(3 + WALK_WORDS)] as usize;
+    let bias = table[at + comptime!(4 + WALK_WORDS)] as usize;
+    let place = place_of(group(), &walk, tile);
     let mut sums = zeros(tile);
     accumulate(
-        weight,
-        input,
+        heap,
         links,
         &mut sums,
-        sizes,
-        location,
-        0,
-        first_column,
+        &walk,
+        &place,
         tile,
         Direction::Forward,
     );
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
     #[unroll]
     for j in 0..tile.columns {
-        let c = first_column + column + j * SIDE;
-        let shift = value_or_zero(bias, c, c < sizes.columns);
+        let c = place.first_column + column + j * SIDE;
+        let shift = value_or_zero(heap, bias + c, c < walk.columns);
         #[unroll]
         for i in 0..tile.rows {
-            sums[i * tile.columns + j] = scale * sums[i * tile.columns + j] + shift;
+            sums[i * tile.columns + j] = walk.scale * sums[i * tile.columns + j] + shift;
         }
     }
     if comptime!(arrival.normalised) {
         let mut means = Array::<f32>::new(tile.columns);
-        tile_mean(&sums, &mut means, sizes.batch, tile);
+        tile_mean(&sums, &mut means, walk.batch, tile);
         let mut squares = Array::<f32>::new(comptime!(tile.rows * tile.columns));
         #[unroll]
         for i in 0..tile.rows {
@@ -117,13 +117,13 @@ pub(super) fn forward_panel(
                 squares[i * tile.columns + j] = centred * centred;
             }
         }
-        tile_mean(&squares, &mut means, sizes.batch, tile);
+        tile_mean(&squares, &mut means, walk.batch, tile);
         #[unroll]
         for j in 0..tile.columns {
-            let c = first_column + column + j * SIDE;
+            let c = place.first_column + column + j * SIDE;
             let inverse = 1.0 / f32::sqrt(means[j] + comptime!(NORM_EPSILON as f32));
-            if row == 0 && c < sizes.columns {
-                inverse_deviation[location * sizes.columns + c] = inverse;
+            if row == 0 && c < walk.columns {
+                heap[inverse_deviation + place.location * walk.columns + c] = inverse;
             }
             #[unroll]
             for i in 0..tile.rows {
@@ -136,28 +136,42 @@ pub(super) fn forward_panel(
         let r = row + i * SIDE;
         #[unroll]
         for j in 0..tile.columns {
-            let c = first_column + column + j * SIDE;
-            if r < sizes.batch && c < sizes.columns {
-                let at = (location * sizes.batch + r) * sizes.columns + c;
+            let c = place.first_column + column + j * SIDE;
+            if r < walk.batch && c < walk.columns {
+                let at = (place.location * walk.batch + r) * walk.columns + c;
                 let value = sums[i * tile.columns + j];
-                z[at] = value;
-                a[at] = activate(value, arrival.activation);
+                heap[z + at] = value;
+                heap[a + at] = activate(value, arrival.activation);
             }
         }
     }
 }
 
-/// Where a signal lands: normᵀ of a tile of ψ with the statistics of one network, written to `delta`.
+/// Where a signal lands.
+#[derive(CubeType)]
+struct Port {
+    z: usize,
+    inverse_deviation: usize,
+    delta: usize,
+}
+
 #[cube]
-#[allow(clippy::too_many_arguments)]
+fn read_port(table: &Array<u32>, at: usize) -> Port {
+    Port {
+        z: table[at] as usize,
+        inverse_deviation: table[at + 1] as usize,
+        delta: table[at + 2] as usize,
+    }
+}
+
+/// normᵀ of a tile of ψ with the statistics of the port's network.
+#[cube]
 fn land(
+    heap: &mut Array<f32>,
     psi: &Array<f32>,
-    z: &Array<f32>,
-    inverse_deviation: &Array<f32>,
-    delta: &mut Array<f32>,
-    sizes: &Sizes,
-    location: usize,
-    first_column: usize,
+    port: &Port,
+    walk: &Walk,
+    place: &Place,
     #[comptime] tile: Tile,
     #[comptime] normalised: bool,
 ) {
@@ -165,113 +179,85 @@ fn land(
     let mut means = Array::<f32>::new(tile.columns);
     let mut along = Array::<f32>::new(tile.columns);
     if comptime!(normalised) {
-        tile_mean(psi, &mut means, sizes.batch, tile);
+        tile_mean(psi, &mut means, walk.batch, tile);
         let mut products = Array::<f32>::new(comptime!(tile.rows * tile.columns));
         #[unroll]
         for i in 0..tile.rows {
             let r = row + i * SIDE;
             #[unroll]
             for j in 0..tile.columns {
-                let c = first_column + column + j * SIDE;
-                let at = (location * sizes.batch + r) * sizes.columns + c;
+                let c = place.first_column + column + j * SIDE;
+                let at = (place.location * walk.batch + r) * walk.columns + c;
                 products[i * tile.columns + j] = psi[i * tile.columns + j]
-                    * value_or_zero(z, at, r < sizes.batch && c < sizes.columns);
+                    * value_or_zero(heap, port.z + at, r < walk.batch && c < walk.columns);
             }
         }
-        tile_mean(&products, &mut along, sizes.batch, tile);
+        tile_mean(&products, &mut along, walk.batch, tile);
     }
     #[unroll]
     for i in 0..tile.rows {
         let r = row + i * SIDE;
         #[unroll]
         for j in 0..tile.columns {
-            let c = first_column + column + j * SIDE;
-            if r < sizes.batch && c < sizes.columns {
-                let at = (location * sizes.batch + r) * sizes.columns + c;
+            let c = place.first_column + column + j * SIDE;
+            if r < walk.batch && c < walk.columns {
+                let at = (place.location * walk.batch + r) * walk.columns + c;
                 let value = psi[i * tile.columns + j];
                 if comptime!(normalised) {
-                    delta[at] = inverse_deviation[location * sizes.columns + c]
-                        * (value - means[j] - z[at] * along[j]);
+                    let inverse = heap[port.inverse_deviation + place.location * walk.columns + c];
+                    heap[port.delta + at] =
+                        inverse * (value - means[j] - heap[port.z + at] * along[j]);
                 } else {
-                    delta[at] = value;
+                    heap[port.delta + at] = value;
                 }
             }
         }
     }
 }
 
+/// Words of a feedback: groups, walk, and (z, inverse deviations, delta) of the path and of a second network.
+pub(super) const FEEDBACK_WORDS: usize = 1 + WALK_WORDS + 6;
+
 /// Feedback to one panel: product, slope of the path's network, normᵀ of the path's network and, with `local`, of
 /// a second one.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn feedback_panel(
-    weight: &Array<f32>,
-    input: &Array<f32>,
+    heap: &mut Array<f32>,
     links: &Array<u32>,
-    path_z: &Array<f32>,
-    path_inverse: &Array<f32>,
-    path_delta: &mut Array<f32>,
-    local_z: &Array<f32>,
-    local_inverse: &Array<f32>,
-    local_delta: &mut Array<f32>,
-    sizes: &Sizes,
-    scale: f32,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] tile: Tile,
     #[comptime] direction: Direction,
     #[comptime] arrival: Arrival,
     #[comptime] local: bool,
 ) {
-    let location = CUBE_POS_X as usize;
-    let first_column = CUBE_POS_Y as usize * comptime!(SIDE * tile.columns);
+    let at = item(first_word, FEEDBACK_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let walk = read_walk(table, at + 1);
+    let path = read_port(table, at + comptime!(1 + WALK_WORDS));
+    let place = place_of(group(), &walk, tile);
     let mut psi = zeros(tile);
-    accumulate(
-        weight,
-        input,
-        links,
-        &mut psi,
-        sizes,
-        location,
-        0,
-        first_column,
-        tile,
-        direction,
-    );
+    accumulate(heap, links, &mut psi, &walk, &place, tile, direction);
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
     #[unroll]
     for i in 0..tile.rows {
         let r = row + i * SIDE;
         #[unroll]
         for j in 0..tile.columns {
-            let c = first_column + column + j * SIDE;
-            if r < sizes.batch && c < sizes.columns {
-                let at = (location * sizes.batch + r) * sizes.columns + c;
-                psi[i * tile.columns + j] =
-                    slope(path_z[at], arrival.activation) * (scale * psi[i * tile.columns + j]);
+            let c = place.first_column + column + j * SIDE;
+            if r < walk.batch && c < walk.columns {
+                let at = (place.location * walk.batch + r) * walk.columns + c;
+                psi[i * tile.columns + j] = slope(heap[path.z + at], arrival.activation)
+                    * (walk.scale * psi[i * tile.columns + j]);
             }
         }
     }
-    land(
-        &psi,
-        path_z,
-        path_inverse,
-        path_delta,
-        sizes,
-        location,
-        first_column,
-        tile,
-        arrival.normalised,
-    );
+    land(heap, &psi, &path, &walk, &place, tile, arrival.normalised);
     if comptime!(local) {
-        land(
-            &psi,
-            local_z,
-            local_inverse,
-            local_delta,
-            sizes,
-            location,
-            first_column,
-            tile,
-            arrival.normalised,
-        );
+        let second = read_port(table, at + comptime!(4 + WALK_WORDS));
+        land(heap, &psi, &second, &walk, &place, tile, arrival.normalised);
     }
 }

@@ -1,14 +1,14 @@
-//! Starts the kernels that multiply: which of them, with how many work-groups.
+//! Notes the kernels that multiply: which of them, with how many work-groups.
 
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
-use super::gradient::{GradientSizesLaunch, GradientTile, add_parts, bias_part, gradient_part};
-use super::group::{GroupLaunch, land, normalise};
-use super::launch::{grid, per_value, units};
-use super::panel::{Arrival, feedback_panel, forward_panel, product};
-use super::tile::{Direction, MOST_ROWS, SIDE, SizesLaunch, Tile, columns_a_thread};
+use super::gradient::GradientTile;
+use super::launch::groups_of;
+use super::panel::Arrival;
+use super::tile::{Direction, MOST_ROWS, SIDE, Tile, columns_a_thread};
 use super::wiring::DeviceWiring;
-use crate::{Landing, Layer, NORM_EPSILON, Norm, Record};
+use super::work::{Item, Kernel, Span};
+use crate::{Landing, Layer, Norm, Record};
 use cubecl::prelude::*;
 
 /// Work-groups that a weight gradient is cut into at least, where there are links enough.
@@ -61,22 +61,26 @@ impl<'a> Walk<'a> {
         panels * self.batch * channels
     }
 
-    fn sizes<R: Runtime>(&self) -> SizesLaunch<R> {
+    /// An item of this product, its walk among the words.
+    fn item<R: Runtime>(
+        &self,
+        kernel: Kernel,
+        scale: f64,
+        weight: Span,
+        input: Span,
+        wiring: &DeviceWiring<R>,
+    ) -> Item {
         let [_, channels, locations, columns] = self.ends();
-        SizesLaunch::new(self.batch, channels, columns, locations, 0)
-    }
-
-    fn links<R: Runtime>(&self, wiring: &DeviceWiring) -> ArrayArg<R> {
-        match self.direction {
-            Direction::Forward => wiring.forward.argument(),
-            Direction::Backward => wiring.backward.argument(),
-        }
-    }
-
-    fn count(&self) -> CubeCount {
-        let [.., locations, columns] = self.ends();
-        let tile = self.tile;
-        grid(locations, tile.across(columns), tile.down(self.batch))
+        let links = match self.direction {
+            Direction::Forward => &wiring.forward,
+            Direction::Backward => &wiring.backward,
+        };
+        Item::new(kernel, self.tile.groups(locations, self.batch, columns))
+            .reads(weight)
+            .reads(input)
+            .count(links.start)
+            .counts([self.batch, channels, columns, locations])
+            .factor(scale)
     }
 }
 
@@ -111,29 +115,24 @@ impl<R: Runtime> GpuBackend<R> {
         input: &GpuBuffer<R>,
         out: &GpuBuffer<R>,
     ) {
-        let wiring = self.wiring(&walk.layer.wiring);
-        let links = walk.links(&wiring);
         let [.., columns] = walk.ends();
-        let shift = bias.map_or_else(|| self.nothing.all(), |bias| bias.first(columns));
-        // SAFETY: every argument is as long as the walk's sizes say (`first` asserts it), links name panels of the
-        // wiring only, and the kernel keeps to rows and columns within the sizes.
-        unsafe {
-            product::launch_unchecked(
-                self.next(),
-                walk.count(),
-                units(),
+        let kernel = Kernel::Product {
+            tile: walk.tile,
+            direction: walk.direction,
+            biased: bias.is_some(),
+        };
+        let shift = bias.map_or_else(|| self.nothing(), |bias| bias.first(columns));
+        let item = walk
+            .item(
+                kernel,
+                scale,
                 weight.first(walk.layer.weights()),
                 input.first(walk.input_len()),
-                links,
-                shift,
-                out.first(walk.output_len()),
-                walk.sizes(),
-                scale as f32,
-                walk.tile,
-                walk.direction,
-                bias.is_some(),
-            );
-        }
+                &self.wiring(&walk.layer.wiring),
+            )
+            .writes(out.first(walk.output_len()))
+            .reads(shift);
+        self.note(item);
     }
 
     /// A layer's forward pass.
@@ -148,45 +147,36 @@ impl<R: Runtime> GpuBackend<R> {
     ) {
         let walk = Walk::new(layer, batch, Direction::Forward);
         let len = walk.output_len();
+        let inverse_deviation = out.inverse_deviation.first(layer.deviations());
         if !fused(layer.norm, batch) {
             self.product(walk, layer.scale, weight, Some(bias), input, &out.z);
             let (count, rows) = groups(layer, batch);
-            // SAFETY: z and a hold all rows of all groups (`first` asserts it), and the kernel keeps to them.
-            unsafe {
-                normalise::launch_unchecked(
-                    self.next(),
-                    grid(count, layer.outputs.div_ceil(SIDE) as u32, 1),
-                    units(),
-                    out.z.first(len),
-                    out.a.first(len),
-                    out.inverse_deviation.first(layer.deviations()),
-                    GroupLaunch::new(rows, layer.outputs, rows),
-                    NORM_EPSILON as f32,
-                    arrival(layer),
-                );
-            }
+            let kernel = Kernel::Normalise(arrival(layer));
+            let item = Item::new(kernel, count * layer.outputs.div_ceil(SIDE))
+                .writes(out.z.first(len))
+                .writes(out.a.first(len))
+                .writes(inverse_deviation)
+                .counts([count, rows, layer.outputs]);
+            self.note(item);
             return;
         }
-        let wiring = self.wiring(&layer.wiring);
-        // SAFETY: as in `product`; the inverse deviations are one for each location and channel, or not touched.
-        unsafe {
-            forward_panel::launch_unchecked(
-                self.next(),
-                walk.count(),
-                units(),
+        let kernel = Kernel::ForwardPanel {
+            tile: walk.tile,
+            arrival: arrival(layer),
+        };
+        let item = walk
+            .item(
+                kernel,
+                layer.scale,
                 weight.first(layer.weights()),
                 input.first(walk.input_len()),
-                wiring.forward.argument(),
-                bias.first(layer.outputs),
-                out.z.first(len),
-                out.a.first(len),
-                out.inverse_deviation.first(layer.deviations()),
-                walk.sizes(),
-                layer.scale as f32,
-                walk.tile,
-                arrival(layer),
-            );
-        }
+                &self.wiring(&layer.wiring),
+            )
+            .writes(out.z.first(len))
+            .writes(out.a.first(len))
+            .writes(inverse_deviation)
+            .reads(bias.first(layer.outputs));
+        self.note(item);
     }
 
     /// A product whose result is a signal that lands at `port`, in one network or in two.
@@ -203,101 +193,65 @@ impl<R: Runtime> GpuBackend<R> {
         let len = walk.output_len();
         let batch = walk.batch;
         if !fused(port.norm, batch) {
-            let signal = GpuBuffer::empty(self.client(), len);
+            let signal = GpuBuffer::empty(self.memory(), len);
             self.product(walk, walk.layer.scale, weight, None, input, &signal);
+            let signal = (&signal, batch * port.locations());
             let path_z = &path.record.z;
             if let Some(local) = local {
-                self.signal_lands(
-                    port,
-                    batch,
-                    &signal,
-                    batch * port.locations(),
-                    path_z,
-                    local,
-                );
+                self.signal_lands(port, batch, 1.0, signal, path_z, local);
             }
-            self.signal_lands(port, batch, &signal, batch * port.locations(), path_z, path);
+            self.signal_lands(port, batch, 1.0, signal, path_z, path);
             return;
         }
-        let wiring = self.wiring(&walk.layer.wiring);
-        let links = walk.links(&wiring);
-        let second = local.is_some();
-        let (local_z, local_inverse, local_delta) = match local {
-            Some(local) => (
-                local.record.z.first(len),
-                local.record.inverse_deviation.first(port.deviations()),
-                local.delta.first(len),
-            ),
-            None => (self.nothing.all(), self.nothing.all(), self.unwritten.all()),
+        let kernel = Kernel::FeedbackPanel {
+            tile: walk.tile,
+            direction: walk.direction,
+            arrival: arrival(port),
+            local: local.is_some(),
         };
-        // SAFETY: as in `product`; what belongs to a second network is touched only if there is one.
-        unsafe {
-            feedback_panel::launch_unchecked(
-                self.next(),
-                walk.count(),
-                units(),
-                weight.first(walk.layer.weights()),
-                input.first(walk.input_len()),
-                links,
-                path.record.z.first(len),
-                path.record.inverse_deviation.first(port.deviations()),
-                path.delta.first(len),
-                local_z,
-                local_inverse,
-                local_delta,
-                walk.sizes(),
-                walk.layer.scale as f32,
-                walk.tile,
-                walk.direction,
-                arrival(port),
-                second,
-            );
-        }
+        let lands = |item: Item, landing: &Landing<'_, GpuBuffer<R>>| {
+            let inverse_deviation = &landing.record.inverse_deviation;
+            item.reads(landing.record.z.first(len))
+                .reads(inverse_deviation.first(port.deviations()))
+                .writes(landing.delta.first(len))
+        };
+        let item = walk.item(
+            kernel,
+            walk.layer.scale,
+            weight.first(walk.layer.weights()),
+            input.first(walk.input_len()),
+            &self.wiring(&walk.layer.wiring),
+        );
+        let item = lands(item, &path);
+        self.note(match local {
+            Some(local) => lands(item, &local),
+            None => item.counts([0; 3]),
+        });
     }
 
-    /// `ψ = scale · σ′(z_path) ⊙ signal` lands in one network. `signal` has `rows` rows, repeated over the
+    /// `ψ = scale · σ′(z_path) ⊙ signal` lands in one network. `signal` has so many rows, repeated over the
     /// locations if these are fewer than all.
-    pub(super) fn scaled_signal_lands(
+    pub(super) fn signal_lands(
         &self,
         port: &Layer,
         batch: usize,
         scale: f64,
-        signal: (&GpuBuffer<R>, usize),
+        (signal, signal_rows): (&GpuBuffer<R>, usize),
         path_z: &GpuBuffer<R>,
         landing: Landing<'_, GpuBuffer<R>>,
     ) {
-        let (signal, signal_rows) = signal;
         let len = port.locations() * batch * port.outputs;
         let (count, rows) = groups(port, batch);
-        // SAFETY: z and delta hold all rows of all groups and the signal its own (`first` asserts it); the kernel
-        // keeps to them.
-        unsafe {
-            land::launch_unchecked(
-                self.next(),
-                grid(count, port.outputs.div_ceil(SIDE) as u32, 1),
-                units(),
-                signal.first(signal_rows * port.outputs),
-                path_z.first(len),
-                landing.record.z.first(len),
-                landing.record.inverse_deviation.first(port.deviations()),
-                landing.delta.first(len),
-                GroupLaunch::new(rows, port.outputs, signal_rows),
-                scale as f32,
-                arrival(port),
-            );
-        }
-    }
-
-    fn signal_lands(
-        &self,
-        port: &Layer,
-        batch: usize,
-        signal: &GpuBuffer<R>,
-        rows: usize,
-        path_z: &GpuBuffer<R>,
-        landing: Landing<'_, GpuBuffer<R>>,
-    ) {
-        self.scaled_signal_lands(port, batch, 1.0, (signal, rows), path_z, landing);
+        let kernel = Kernel::Land(arrival(port));
+        let item = Item::new(kernel, count * port.outputs.div_ceil(SIDE))
+            .reads(signal.first(signal_rows * port.outputs))
+            .reads(path_z.first(len))
+            .reads(landing.record.z.first(len))
+            .reads(landing.record.inverse_deviation.first(port.deviations()))
+            .writes(landing.delta.first(len))
+            .counts([count, rows, port.outputs, signal_rows])
+            .factor(scale);
+        self.note(item);
     }
 
     /// Weight and bias gradients of a layer.
@@ -324,40 +278,22 @@ impl<R: Runtime> GpuBackend<R> {
         let len = layer.weights();
         let wiring = self.wiring(&layer.wiring);
         let rows = layer.locations() * batch;
-        self.in_parts(parts, len, weights, |parts, out| {
-            // SAFETY: input and delta hold every panel that the links name (`first` asserts it), `out` a weight
-            // tensor for each part; the kernel keeps to these sizes.
-            unsafe {
-                gradient_part::launch_unchecked(
-                    self.next(),
-                    grid(across, down as u32, (taps * parts) as u32),
-                    units(),
-                    input.first(layer.sources() * batch * layer.inputs),
-                    delta.first(rows * layer.outputs),
-                    wiring.by_tap.argument(),
-                    out.first(parts * len),
-                    GradientSizesLaunch::new(batch, layer.inputs, layer.outputs, taps, parts),
-                    layer.scale as f32,
-                    tile,
-                );
-            }
+        self.in_parts(parts, len, weights, |out| {
+            Item::new(Kernel::GradientPart(tile), across * down * taps * parts)
+                .reads(input.first(layer.sources() * batch * layer.inputs))
+                .reads(delta.first(rows * layer.outputs))
+                .count(wiring.by_tap.start)
+                .writes(out.first(parts * len))
+                .counts([batch, layer.inputs, layer.outputs, taps, parts])
+                .factor(layer.scale)
         });
         let groups = layer.outputs.div_ceil(SIDE);
         let parts = (GRADIENT_GROUPS / groups).clamp(1, rows.div_ceil(8 * SIDE));
-        self.in_parts(parts, layer.outputs, biases, |parts, out| {
-            // SAFETY: as above, with a bias for each part.
-            unsafe {
-                bias_part::launch_unchecked(
-                    self.next(),
-                    grid(groups, parts as u32, 1),
-                    units(),
-                    delta.first(rows * layer.outputs),
-                    out.first(parts * layer.outputs),
-                    rows,
-                    layer.outputs,
-                    parts,
-                );
-            }
+        self.in_parts(parts, layer.outputs, biases, |out| {
+            Item::new(Kernel::BiasPart, groups * parts)
+                .reads(delta.first(rows * layer.outputs))
+                .writes(out.first(parts * layer.outputs))
+                .counts([rows, layer.outputs, parts])
         });
     }
 
@@ -368,25 +304,18 @@ impl<R: Runtime> GpuBackend<R> {
         parts: usize,
         len: usize,
         out: &GpuBuffer<R>,
-        work: impl FnOnce(usize, &GpuBuffer<R>),
+        work: impl FnOnce(&GpuBuffer<R>) -> Item,
     ) {
         if parts == 1 {
-            work(1, out);
+            self.note(work(out));
             return;
         }
-        let scratch = GpuBuffer::empty(self.client(), parts * len);
-        work(parts, &scratch);
-        // SAFETY: the scratch holds `parts` times `len` values, `out` at least `len`.
-        unsafe {
-            add_parts::launch_unchecked(
-                self.next(),
-                per_value(len),
-                units(),
-                scratch.all(),
-                out.first(len),
-                parts,
-                len,
-            );
-        }
+        let scratch = GpuBuffer::empty(self.memory(), parts * len);
+        self.note(work(&scratch));
+        let sum = Item::new(Kernel::AddParts, groups_of(len))
+            .reads(scratch.first(parts * len))
+            .writes(out.first(len))
+            .counts([parts, len]);
+        self.note(sum);
     }
 }

@@ -1,92 +1,97 @@
 //! One step of a recurrent cell, forward and back through time.
 
 use super::activation::{activate, slope};
-use super::tile::{Direction, SIDE, Sizes, Tile, accumulate, zeros};
+use super::launch::{group, item};
+use super::tile::{Direction, SIDE, Tile, WALK_WORDS, accumulate, place_of, read_walk, zeros};
 use crate::Activation;
 use cubecl::prelude::*;
 
+/// Words of a step: groups, walk, z of the step, the state that it makes.
+pub(super) const STEP_WORDS: usize = 1 + WALK_WORDS + 2;
+
 /// `z_t += scale · h_{t−1} W_h`, on top of the drive `x_t W_i + b` that stands there, and `h_t = σ(z_t)`.
-/// The product reads the panel of `states` before the one that is written.
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
 pub(super) fn recur_step(
-    hidden: &Array<f32>,
+    heap: &mut Array<f32>,
     links: &Array<u32>,
-    states: &mut Array<f32>,
-    z: &mut Array<f32>,
-    sizes: &Sizes,
-    step: usize,
-    scale: f32,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] tile: Tile,
     #[comptime] activation: Activation,
 ) {
-    let first_row = CUBE_POS_X as usize * comptime!(SIDE * tile.rows);
-    let first_column = CUBE_POS_Y as usize * comptime!(SIDE * tile.columns);
+    let at = item(first_word, STEP_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let walk = read_walk(table, at + 1);
+    let z = table[at + comptime!(1 + WALK_WORDS)] as usize;
+    let state = table[at + comptime!(2 + WALK_WORDS)] as usize;
+    let place = place_of(group(), &walk, tile);
     let mut sums = zeros(tile);
     accumulate(
-        hidden,
-        states,
+        heap,
         links,
         &mut sums,
-        sizes,
-        0,
-        first_row,
-        first_column,
+        &walk,
+        &place,
         tile,
         Direction::Forward,
     );
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
     #[unroll]
     for i in 0..tile.rows {
-        let r = first_row + row + i * SIDE;
+        let r = place.first_row + row + i * SIDE;
         #[unroll]
         for j in 0..tile.columns {
-            let c = first_column + column + j * SIDE;
-            if r < sizes.batch && c < sizes.columns {
-                let at = (step * sizes.batch + r) * sizes.columns + c;
-                let value = z[at] + scale * sums[i * tile.columns + j];
-                z[at] = value;
-                states[at + sizes.batch * sizes.columns] = activate(value, activation);
+            let c = place.first_column + column + j * SIDE;
+            if r < walk.batch && c < walk.columns {
+                let at = r * walk.columns + c;
+                let value = heap[z + at] + walk.scale * sums[i * tile.columns + j];
+                heap[z + at] = value;
+                heap[state + at] = activate(value, activation);
             }
         }
     }
 }
 
+/// Words of a feedback step: groups, walk, then the panels of signal, carried, z, delta, local z and local delta.
+pub(super) const FEEDBACK_STEP_WORDS: usize = 1 + WALK_WORDS + 6;
+
 /// `carried_t = scale · W_hᵀ δ_{t+1}`, `δ_t = σ′(z_t) ⊙ (signal_t + carried_t)` and, with `local`, the same of
-/// `carried_t` alone with a second network's slopes. Panel t of the states is panel t − 1 of z and δ.
+/// `carried_t` alone with a second network's slopes. The last state has no later one, the first no slope.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn feedback_step(
-    hidden: &Array<f32>,
+    heap: &mut Array<f32>,
     links: &Array<u32>,
-    signal: &Array<f32>,
-    z: &Array<f32>,
-    delta: &mut Array<f32>,
-    carried: &mut Array<f32>,
-    local_z: &Array<f32>,
-    local_delta: &mut Array<f32>,
-    sizes: &Sizes,
-    state: usize,
-    scale: f32,
+    table: &Array<u32>,
+    first_word: usize,
     #[comptime] tile: Tile,
     #[comptime] activation: Activation,
     #[comptime] last: bool,
     #[comptime] first: bool,
     #[comptime] local: bool,
 ) {
-    let first_row = CUBE_POS_X as usize * comptime!(SIDE * tile.rows);
-    let first_column = CUBE_POS_Y as usize * comptime!(SIDE * tile.columns);
+    let at = item(first_word, FEEDBACK_STEP_WORDS);
+    if group() >= table[at] as usize {
+        terminate!();
+    }
+    let walk = read_walk(table, at + 1);
+    let signal = table[at + comptime!(1 + WALK_WORDS)] as usize;
+    let carried = table[at + comptime!(2 + WALK_WORDS)] as usize;
+    let path_z = table[at + comptime!(3 + WALK_WORDS)] as usize;
+    let delta = table[at + comptime!(4 + WALK_WORDS)] as usize;
+    let local_z = table[at + comptime!(5 + WALK_WORDS)] as usize;
+    let local_delta = table[at + comptime!(6 + WALK_WORDS)] as usize;
+    let place = place_of(group(), &walk, tile);
     let mut sums = zeros(tile);
     if comptime!(!last) {
         accumulate(
-            hidden,
-            delta,
+            heap,
             links,
             &mut sums,
-            sizes,
-            0,
-            first_row,
-            first_column,
+            &walk,
+            &place,
             tile,
             Direction::Backward,
         );
@@ -94,19 +99,21 @@ pub(super) fn feedback_step(
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
     #[unroll]
     for i in 0..tile.rows {
-        let r = first_row + row + i * SIDE;
+        let r = place.first_row + row + i * SIDE;
         #[unroll]
         for j in 0..tile.columns {
-            let c = first_column + column + j * SIDE;
-            if r < sizes.batch && c < sizes.columns {
-                let at = (state * sizes.batch + r) * sizes.columns + c;
-                let arrived = scale * sums[i * tile.columns + j];
-                carried[at] = arrived;
+            let c = place.first_column + column + j * SIDE;
+            if r < walk.batch && c < walk.columns {
+                let at = r * walk.columns + c;
+                let arrived = walk.scale * sums[i * tile.columns + j];
+                heap[carried + at] = arrived;
                 if comptime!(!first) {
-                    let here = at - sizes.batch * sizes.columns;
-                    delta[here] = slope(z[here], activation) * (signal[at] + arrived);
+                    let z = heap[path_z + at];
+                    let own = heap[signal + at];
+                    heap[delta + at] = slope(z, activation) * (own + arrived);
                     if comptime!(local) {
-                        local_delta[here] = slope(local_z[here], activation) * arrived;
+                        let z = heap[local_z + at];
+                        heap[local_delta + at] = slope(z, activation) * arrived;
                     }
                 }
             }

@@ -28,13 +28,18 @@ impl Tile {
     }
 
     /// Work-groups that cover `columns` channels.
-    pub(super) fn across(self, columns: usize) -> u32 {
-        columns.div_ceil(SIDE * self.columns) as u32
+    fn across(self, columns: usize) -> usize {
+        columns.div_ceil(SIDE * self.columns)
     }
 
     /// Work-groups that cover `batch` rows.
-    pub(super) fn down(self, batch: usize) -> u32 {
-        batch.div_ceil(SIDE * self.rows) as u32
+    fn down(self, batch: usize) -> usize {
+        batch.div_ceil(SIDE * self.rows)
+    }
+
+    /// Work-groups of a product, as [`place_of`] counts them.
+    pub(super) fn groups(self, locations: usize, batch: usize, columns: usize) -> usize {
+        locations * self.across(columns) * self.down(batch)
     }
 }
 
@@ -56,9 +61,15 @@ pub(super) enum Direction {
     Backward,
 }
 
-/// Sizes of a product, in words that hold both ways.
-#[derive(CubeType, CubeLaunch)]
-pub(super) struct Sizes {
+/// A product as an item's words describe it, in terms that hold both ways.
+#[derive(CubeType)]
+pub(super) struct Walk {
+    /// Where the weights begin.
+    pub(super) weight: usize,
+    /// Where the source panels begin.
+    pub(super) input: usize,
+    /// Where the links begin, among the words.
+    pub(super) links: usize,
     /// Rows of a panel.
     pub(super) batch: usize,
     /// Channels of a source panel.
@@ -67,8 +78,46 @@ pub(super) struct Sizes {
     pub(super) columns: usize,
     /// Locations that have a list of links.
     pub(super) locations: usize,
-    /// Where in the input its first panel begins.
-    pub(super) input_start: usize,
+    /// Factor on the sums.
+    pub(super) scale: f32,
+}
+
+/// Words of a [`Walk`].
+pub(super) const WALK_WORDS: usize = 8;
+
+/// The walk that stands at `at`.
+#[cube]
+pub(super) fn read_walk(table: &Array<u32>, at: usize) -> Walk {
+    Walk {
+        weight: table[at] as usize,
+        input: table[at + 1] as usize,
+        links: table[at + 2] as usize,
+        batch: table[at + 3] as usize,
+        channels: table[at + 4] as usize,
+        columns: table[at + 5] as usize,
+        locations: table[at + 6] as usize,
+        scale: f32::reinterpret(table[at + 7]),
+    }
+}
+
+/// What a work-group works on: panel, first row and first column.
+#[derive(CubeType)]
+pub(super) struct Place {
+    pub(super) location: usize,
+    pub(super) first_row: usize,
+    pub(super) first_column: usize,
+}
+
+/// The place of a work-group by its number among those of its item: panels fastest, then columns, then rows.
+#[cube]
+pub(super) fn place_of(group: usize, walk: &Walk, #[comptime] tile: Tile) -> Place {
+    let across = walk.columns.div_ceil(comptime!(SIDE * tile.columns));
+    let column = group / walk.locations;
+    Place {
+        location: group % walk.locations,
+        first_row: column / across * comptime!(SIDE * tile.rows),
+        first_column: column % across * comptime!(SIDE * tile.columns),
+    }
 }
 
 /// `values[at]`, or 0 where `at` lies outside.
@@ -92,20 +141,16 @@ pub(super) fn zeros(#[comptime] tile: Tile) -> Array<f32> {
     sums
 }
 
-/// Adds to `sums`, `[row, column]` of the thread's tile, the products of the links of `location`.
+/// Adds to `sums`, `[row, column]` of the thread's tile, the products of the links of `place`'s location.
 ///
-/// `links` holds `locations + 1` starts, then (tap, source) for each link.
+/// Links are `locations + 1` starts, then (tap, source) for each link.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 pub(super) fn accumulate(
-    weight: &Array<f32>,
-    input: &Array<f32>,
+    heap: &Array<f32>,
     links: &Array<u32>,
     sums: &mut Array<f32>,
-    sizes: &Sizes,
-    location: usize,
-    first_row: usize,
-    first_column: usize,
+    walk: &Walk,
+    place: &Place,
     #[comptime] tile: Tile,
     #[comptime] direction: Direction,
 ) {
@@ -115,9 +160,10 @@ pub(super) fn accumulate(
     let mut matrix = SharedMemory::<f32>::new(comptime!(DEPTH * matrix_stride));
     let unit = UNIT_POS as usize;
     let (row, column) = (unit / SIDE, unit % SIDE);
-    let first_link = links[location] as usize;
-    let depth = (links[location + 1] as usize - first_link) * sizes.channels;
-    let pairs = sizes.locations + 1 + 2 * first_link;
+    let start = walk.links + place.location;
+    let first_link = links[start] as usize;
+    let depth = (links[start + 1] as usize - first_link) * walk.channels;
+    let pairs = walk.links + walk.locations + 1 + 2 * first_link;
     let chunks = depth.div_ceil(DEPTH);
     for chunk in 0..chunks {
         // The channels of all links are one long sum; each thread stages one term of it for several rows.
@@ -126,41 +172,41 @@ pub(super) fn accumulate(
         let mut tap = 0usize;
         let mut channel = 0usize;
         if term < depth {
-            let link = term / sizes.channels;
-            channel = term % sizes.channels;
+            let link = term / walk.channels;
+            channel = term % walk.channels;
             tap = links[pairs + 2 * link] as usize;
             source = links[pairs + 2 * link + 1] as usize;
         }
         #[unroll]
         for i in 0..tile.rows {
-            let r = first_row + row + i * SIDE;
-            let at = sizes.input_start + (source * sizes.batch + r) * sizes.channels + channel;
+            let r = place.first_row + row + i * SIDE;
+            let at = walk.input + (source * walk.batch + r) * walk.channels + channel;
             panel[column * panel_stride + row + i * SIDE] =
-                value_or_zero(input, at, term < depth && r < sizes.batch);
+                value_or_zero(heap, at, term < depth && r < walk.batch);
         }
         if comptime!(direction == Direction::Backward) {
             #[unroll]
             for j in 0..tile.columns {
-                let c = first_column + row + j * SIDE;
-                let at = (tap * sizes.columns + c) * sizes.channels + channel;
+                let c = place.first_column + row + j * SIDE;
+                let at = walk.weight + (tap * walk.columns + c) * walk.channels + channel;
                 matrix[column * matrix_stride + row + j * SIDE] =
-                    value_or_zero(weight, at, term < depth && c < sizes.columns);
+                    value_or_zero(heap, at, term < depth && c < walk.columns);
             }
         } else {
             let term = chunk * DEPTH + row;
             let mut matrix_row = 0usize;
             if term < depth {
-                let link = term / sizes.channels;
+                let link = term / walk.channels;
                 matrix_row =
-                    links[pairs + 2 * link] as usize * sizes.channels + term % sizes.channels;
+                    links[pairs + 2 * link] as usize * walk.channels + term % walk.channels;
             }
             #[unroll]
             for j in 0..tile.columns {
-                let c = first_column + column + j * SIDE;
+                let c = place.first_column + column + j * SIDE;
                 matrix[row * matrix_stride + column + j * SIDE] = value_or_zero(
-                    weight,
-                    matrix_row * sizes.columns + c,
-                    term < depth && c < sizes.columns,
+                    heap,
+                    walk.weight + matrix_row * walk.columns + c,
+                    term < depth && c < walk.columns,
                 );
             }
         }

@@ -1,39 +1,19 @@
 //! Wirings in a device's memory, uploaded once.
 
+use super::memory::{Device, LinkList};
 use crate::{Links, Wiring};
 use cubecl::prelude::*;
-use cubecl::server::Handle;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Lists of links, as `accumulate` and `gradient_part` read them.
-pub(super) struct List {
-    handle: Handle,
-    len: usize,
-}
-
-impl List {
-    fn of<R: Runtime>(client: &ComputeClient<R>, values: &[u32]) -> Self {
-        Self {
-            handle: client.create_from_slice(u32::as_bytes(values)),
-            len: values.len(),
-        }
-    }
-
-    pub(super) fn argument<R: Runtime>(&self) -> ArrayArg<R> {
-        // SAFETY: the allocation was made from `len` values.
-        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
-    }
-}
-
 /// A wiring on a device.
-pub(super) struct DeviceWiring {
+pub(super) struct DeviceWiring<R: Runtime> {
     /// Destinations' links: starts, then (tap, source).
-    pub(super) forward: List,
+    pub(super) forward: LinkList<R>,
     /// Sources' links: starts, then (tap, destination).
-    pub(super) backward: List,
+    pub(super) backward: LinkList<R>,
     /// Taps' links: starts, then (source, destination), by destination.
-    pub(super) by_tap: List,
+    pub(super) by_tap: LinkList<R>,
 }
 
 /// Starts of each location's links, then (tap, location) of every link.
@@ -65,19 +45,24 @@ fn by_tap(wiring: &Wiring) -> Vec<u32> {
     values
 }
 
-type Known = HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring>)>;
+type Known<R> = HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring<R>>)>;
 
 /// Wirings seen so far; those that nobody else holds any more are dropped.
-#[derive(Default)]
-pub(super) struct Wirings(Mutex<Known>);
+pub(super) struct Wirings<R: Runtime>(Mutex<Known<R>>);
 
-impl Wirings {
-    /// The wiring on the device of `client`.
-    pub(super) fn get<R: Runtime>(
+impl<R: Runtime> Default for Wirings<R> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<R: Runtime> Wirings<R> {
+    /// The wiring on a device.
+    pub(super) fn get(
         &self,
-        client: &ComputeClient<R>,
+        device: &Arc<Device<R>>,
         wiring: &Arc<Wiring>,
-    ) -> Arc<DeviceWiring> {
+    ) -> Arc<DeviceWiring<R>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Arc::as_ptr(wiring) as usize;
         if let Some((owner, found)) = known.get(&key)
@@ -87,12 +72,9 @@ impl Wirings {
         }
         known.retain(|_, (owner, _)| owner.strong_count() > 0);
         let made = Arc::new(DeviceWiring {
-            forward: List::of(
-                client,
-                &by_location(wiring.forward(), wiring.destinations()),
-            ),
-            backward: List::of(client, &by_location(wiring.backward(), wiring.sources())),
-            by_tap: List::of(client, &by_tap(wiring)),
+            forward: device.link_list(&by_location(wiring.forward(), wiring.destinations())),
+            backward: device.link_list(&by_location(wiring.backward(), wiring.sources())),
+            by_tap: device.link_list(&by_tap(wiring)),
         });
         known.insert(key, (Arc::downgrade(wiring), Arc::clone(&made)));
         made

@@ -1,0 +1,389 @@
+//! A device's memory and the work that waits for it.
+
+use super::elementwise::transfer;
+use super::failure::GpuFailure;
+use super::heap::Heap;
+use super::launch::{Arguments, DeviceArray, grid, groups_of, start, units};
+use super::work::{Item, Launch, Plan, Span, plan};
+use cubecl::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Values that the array for everything holds at first.
+const FIRST_CAPACITY: usize = 1 << 18;
+/// Offsets on a device are 32-bit numbers.
+const MOST_VALUES: u64 = u32::MAX as u64;
+/// Items that are noted at most before they are started.
+const MOST_WAITING: usize = 1 << 14;
+
+/// A stretch of a device's memory that belongs to a buffer.
+pub(super) struct Region<R: Runtime> {
+    device: Arc<Device<R>>,
+    start: usize,
+    len: usize,
+}
+
+impl<R: Runtime> Region<R> {
+    pub(super) fn device(&self) -> &Arc<Device<R>> {
+        &self.device
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The stretch from value `from` on.
+    pub(super) fn span(&self, from: usize) -> Span {
+        Span {
+            start: self.start + from,
+            region: self.start,
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Region<R> {
+    fn drop(&mut self) {
+        // Work that was noted may still need it.
+        self.device.open().released.push((self.start, self.len));
+    }
+}
+
+/// Links of a wiring, among those of all.
+pub(super) struct LinkList<R: Runtime> {
+    device: Arc<Device<R>>,
+    pub(super) start: usize,
+    len: usize,
+}
+
+impl<R: Runtime> Drop for LinkList<R> {
+    fn drop(&mut self) {
+        self.device
+            .open()
+            .released_links
+            .push((self.start, self.len));
+    }
+}
+
+/// Work in launches.
+struct Program {
+    launches: Vec<Launch>,
+    table: DeviceArray,
+}
+
+/// Work that was noted once, to be started again and again.
+pub struct Recording<R: Runtime> {
+    program: Program,
+    device: Arc<Device<R>>,
+    /// Regions that nobody else holds any more.
+    kept: Vec<(usize, usize)>,
+}
+
+impl<R: Runtime> Drop for Recording<R> {
+    fn drop(&mut self) {
+        self.device.open().released.append(&mut self.kept);
+    }
+}
+
+struct State {
+    heap: Heap,
+    array: Option<DeviceArray>,
+    link_heap: Heap,
+    links: Vec<u32>,
+    link_array: Option<DeviceArray>,
+    places: Option<DeviceArray>,
+    waiting: Vec<Item>,
+    recording: bool,
+    released: Vec<(usize, usize)>,
+    released_links: Vec<(usize, usize)>,
+}
+
+/// A device: one array that holds all buffers, and the items that wait.
+pub(super) struct Device<R: Runtime> {
+    client: ComputeClient<R>,
+    state: Mutex<State>,
+    launches: AtomicU64,
+}
+
+impl<R: Runtime> Device<R> {
+    pub(super) fn new(client: ComputeClient<R>) -> Arc<Self> {
+        let state = State {
+            heap: Heap::default(),
+            array: None,
+            link_heap: Heap::default(),
+            links: Vec::new(),
+            link_array: None,
+            places: None,
+            waiting: Vec::new(),
+            recording: false,
+            released: Vec::new(),
+            released_links: Vec::new(),
+        };
+        Arc::new(Self {
+            client,
+            state: Mutex::new(state),
+            launches: AtomicU64::new(0),
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kernels started so far.
+    pub(super) fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
+    }
+
+    /// Values that the device holds in one piece.
+    pub(super) fn most_values(&self) -> u64 {
+        let bytes = self.client.properties().memory.max_page_size;
+        (bytes / size_of::<f32>() as u64).min(MOST_VALUES)
+    }
+
+    /// Notes an item.
+    pub(super) fn note(&self, item: Item) {
+        let mut state = self.open();
+        state.waiting.push(item);
+        if state.waiting.len() >= MOST_WAITING && !state.recording {
+            self.run_waiting(&mut state);
+        }
+    }
+
+    /// A region of `len` values, whatever lies there.
+    pub(super) fn region(self: &Arc<Self>, len: usize) -> Arc<Region<R>> {
+        let mut state = self.open();
+        let start = match state.heap.take(len) {
+            Some(start) => start,
+            None => self.make_room(&mut state, len),
+        };
+        Arc::new(Region {
+            device: Arc::clone(self),
+            start,
+            len,
+        })
+    }
+
+    /// Finishes what waits, so that its memory is free again, and makes the array longer if that was not enough.
+    fn make_room(&self, state: &mut State, len: usize) -> usize {
+        if !state.recording {
+            self.run_waiting(state);
+            if let Some(start) = state.heap.take(len) {
+                return start;
+            }
+        }
+        let capacity = state.heap.capacity();
+        let least = capacity + Heap::stride(len);
+        let most = self.most_values();
+        if least as u64 > most {
+            GpuFailure::raise(format!(
+                "this needs {} bytes in one piece, and this device holds at most {}; a smaller network.width or \
+                 train.batch may fit",
+                least as u64 * size_of::<f32>() as u64,
+                most * size_of::<f32>() as u64,
+            ));
+        }
+        let wanted = least.max(2 * capacity).max(FIRST_CAPACITY);
+        self.lengthen(
+            state,
+            wanted.min(usize::try_from(most).unwrap_or(usize::MAX)),
+        );
+        state.heap.take(len).expect("room was just made")
+    }
+
+    /// Values in regions that are in use.
+    pub(super) fn values_in_use(&self) -> u64 {
+        let mut state = self.open();
+        self.run_waiting(&mut state);
+        (state.heap.capacity() - state.heap.free()) as u64
+    }
+
+    /// Makes the array at least so long, if the device can, so that it need not grow piece by piece.
+    pub(super) fn reserve(&self, values: u64) {
+        let mut state = self.open();
+        let wanted = usize::try_from(values.min(self.most_values())).unwrap_or(usize::MAX);
+        if wanted > state.heap.capacity() {
+            self.run_waiting(&mut state);
+            self.lengthen(&mut state, wanted);
+        }
+    }
+
+    fn lengthen(&self, state: &mut State, capacity: usize) {
+        let array = DeviceArray {
+            handle: self.client.empty(capacity * size_of::<f32>()),
+            len: capacity,
+        };
+        if let Some(old) = &state.array {
+            self.transfer(old, &array, 0, old.len);
+        }
+        state.array = Some(array);
+        state.heap.grow(capacity);
+    }
+
+    /// Overwrites `to` from `start` on with `from`.
+    fn transfer(&self, from: &DeviceArray, to: &DeviceArray, start: usize, len: usize) {
+        self.launches.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: `from` holds `len` values and `to` as many from `start` on, beyond which no thread works.
+        unsafe {
+            transfer::launch_unchecked(
+                &self.client,
+                grid(groups_of(len), 1),
+                units(),
+                from.argument(),
+                to.argument(),
+                start,
+                len,
+            );
+        }
+    }
+
+    fn upload(&self, bytes: &[u8]) -> DeviceArray {
+        DeviceArray {
+            handle: self.client.create_from_slice(bytes),
+            len: bytes.len() / 4,
+        }
+    }
+
+    /// Overwrites the start of a region. What was noted before runs before.
+    pub(super) fn write(&self, values: &[f32], to: &Region<R>) {
+        assert!(values.len() <= to.len, "more values than the buffer holds");
+        if values.is_empty() {
+            return;
+        }
+        let mut state = self.open();
+        self.run_waiting(&mut state);
+        let array = state.array.clone().expect("regions lie in the array");
+        let source = self.upload(f32::as_bytes(values));
+        self.transfer(&source, &array, to.start, values.len());
+    }
+
+    /// The values of a region, after all that was noted.
+    pub(super) fn read(&self, region: &Region<R>) -> Vec<f32> {
+        let mut state = self.open();
+        self.run_waiting(&mut state);
+        if region.len == 0 {
+            return Vec::new();
+        }
+        let array = state.array.clone().expect("regions lie in the array");
+        drop(state);
+        let bytes = |values: usize| (values * size_of::<f32>()) as u64;
+        let handle = array
+            .handle
+            .offset_start(bytes(region.start))
+            .offset_end(bytes(array.len - region.start - region.len));
+        // The runtime panics where its own thread has died of an error.
+        let read = || self.client.read_one(handle);
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(Ok(bytes)) => f32::from_bytes(&bytes)[..region.len].to_vec(),
+            Ok(Err(error)) => GpuFailure::raise(error.to_string()),
+            Err(_) => GpuFailure::raise(
+                "its memory may be too small for network.width and train.batch, or it was lost",
+            ),
+        }
+    }
+
+    /// Places links among those of all wirings.
+    pub(super) fn link_list(self: &Arc<Self>, links: &[u32]) -> LinkList<R> {
+        let mut state = self.open();
+        let start = match state.link_heap.take(links.len()) {
+            Some(start) => start,
+            None => {
+                let capacity = state.link_heap.capacity() + Heap::stride(links.len());
+                state.link_heap.grow(capacity);
+                state.links.resize(capacity, 0);
+                let taken = state.link_heap.take(links.len());
+                taken.expect("room was just made")
+            }
+        };
+        state.links[start..start + links.len()].copy_from_slice(links);
+        state.link_array = None;
+        LinkList {
+            device: Arc::clone(self),
+            start,
+            len: links.len(),
+        }
+    }
+
+    /// The samples of a window of minibatches, `[minibatch, sample]`.
+    pub(super) fn set_places(&self, places: &[u32]) {
+        let mut state = self.open();
+        self.run_waiting(&mut state);
+        state.places = Some(self.upload(u32::as_bytes(places)));
+    }
+
+    /// Starts what waits, and frees what was released meanwhile.
+    fn run_waiting(&self, state: &mut State) {
+        assert!(
+            !state.recording,
+            "what is being recorded cannot exchange values with the host"
+        );
+        if !state.waiting.is_empty() {
+            let program = self.settle(state);
+            self.start_all(state, &program, 0);
+        }
+        for (start, len) in std::mem::take(&mut state.released) {
+            state.heap.release(start, len);
+        }
+        for (start, len) in std::mem::take(&mut state.released_links) {
+            state.link_heap.release(start, len);
+        }
+    }
+
+    /// Plans what waits.
+    fn settle(&self, state: &mut State) -> Program {
+        let Plan { launches, words } = plan(&state.waiting);
+        state.waiting.clear();
+        Program {
+            launches,
+            table: self.upload(u32::as_bytes(&words)),
+        }
+    }
+
+    fn start_all(&self, state: &mut State, program: &Program, step: usize) {
+        let links = match &state.link_array {
+            Some(links) => links.clone(),
+            None => {
+                // Never empty: kernels that read links are given the array even where no wiring has any.
+                state.links.resize(state.links.len().max(1), 0);
+                let links = self.upload(u32::as_bytes(&state.links));
+                state.link_array = Some(links.clone());
+                links
+            }
+        };
+        let given = Arguments {
+            heap: state.array.as_ref().expect("work has operands"),
+            links: &links,
+            places: state.places.as_ref().unwrap_or(&links),
+            table: &program.table,
+            step,
+        };
+        for launch in &program.launches {
+            start(&self.client, launch, &given);
+        }
+        let count = program.launches.len() as u64;
+        self.launches.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Notes the work of `work` without starting it. What it frees stays the recording's.
+    pub(super) fn record(self: &Arc<Self>, work: &mut dyn FnMut()) -> Recording<R> {
+        let mut state = self.open();
+        self.run_waiting(&mut state);
+        state.recording = true;
+        drop(state);
+        work();
+        let mut state = self.open();
+        state.recording = false;
+        Recording {
+            program: self.settle(&mut state),
+            device: Arc::clone(self),
+            kept: std::mem::take(&mut state.released),
+        }
+    }
+
+    /// Starts recorded work for minibatch `step` of the window.
+    pub(super) fn replay(&self, recording: &Recording<R>, step: usize) {
+        let mut state = self.open();
+        self.run_waiting(&mut state);
+        self.start_all(&mut state, &recording.program, step);
+    }
+}

@@ -1,0 +1,299 @@
+//! Work for a device: kernels with their operands, and in which launches they run.
+//!
+//! Nothing is started when a kernel is asked for: it is noted with the regions of memory that it reads and writes.
+//! [`plan`] then orders what was noted and puts equal kernels that do not depend on each other into one launch,
+//! whichever layer or trial they belong to. A kernel's arithmetic does not depend on its company, so results do not
+//! either.
+
+use super::gradient::GradientTile;
+use super::panel::Arrival;
+use super::tile::{Direction, Tile};
+use crate::Activation;
+use std::collections::HashMap;
+
+/// A kernel as it is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kernel {
+    Product {
+        tile: Tile,
+        direction: Direction,
+        biased: bool,
+    },
+    ForwardPanel {
+        tile: Tile,
+        arrival: Arrival,
+    },
+    FeedbackPanel {
+        tile: Tile,
+        direction: Direction,
+        arrival: Arrival,
+        local: bool,
+    },
+    Normalise(Arrival),
+    Land(Arrival),
+    RecurStep(Tile, Activation),
+    FeedbackStep {
+        tile: Tile,
+        activation: Activation,
+        last: bool,
+        first: bool,
+        local: bool,
+    },
+    Pool,
+    Clear,
+    Copy,
+    Sign,
+    Gather,
+    ClassificationLoss,
+    SequenceLoss,
+    GradientPart(GradientTile),
+    BiasPart,
+    AddParts,
+    Sgd,
+    Adam,
+}
+
+impl Kernel {
+    /// What waits until nothing of a lower number can run: the more of it stands ready, the fewer launches it takes.
+    fn patience(self) -> u8 {
+        match self {
+            Self::GradientPart(_) | Self::BiasPart => 1,
+            Self::AddParts => 2,
+            Self::Sgd | Self::Adam => 3,
+            _ => 0,
+        }
+    }
+}
+
+/// A stretch of a region of the device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Its first value.
+    pub(super) start: usize,
+    /// The region's first value, by which it is known.
+    pub(super) region: usize,
+}
+
+/// One kernel with its operands.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    kernel: Kernel,
+    /// What the kernel reads: its number of work-groups first, the rest in its own order.
+    words: Vec<u32>,
+    reads: Vec<usize>,
+    writes: Vec<usize>,
+}
+
+impl Item {
+    /// A kernel of so many work-groups.
+    pub(super) fn new(kernel: Kernel, groups: usize) -> Self {
+        Self {
+            kernel,
+            words: vec![word(groups)],
+            reads: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    /// The next operand is read.
+    pub(super) fn reads(mut self, span: Span) -> Self {
+        self.reads.push(span.region);
+        self.count(span.start)
+    }
+
+    /// The next operand is written, or read and written.
+    pub(super) fn writes(mut self, span: Span) -> Self {
+        self.writes.push(span.region);
+        self.count(span.start)
+    }
+
+    /// The next operand is a number.
+    pub(super) fn count(mut self, value: usize) -> Self {
+        self.words.push(word(value));
+        self
+    }
+
+    /// The next operands are numbers.
+    pub(super) fn counts<const N: usize>(self, values: [usize; N]) -> Self {
+        values.into_iter().fold(self, Self::count)
+    }
+
+    /// The next operand is a factor.
+    pub(super) fn factor(mut self, value: f64) -> Self {
+        self.words.push((value as f32).to_bits());
+        self
+    }
+
+    fn groups(&self) -> usize {
+        self.words[0] as usize
+    }
+
+    /// What one launch may hold: the same kernel, of about the same number of work-groups, as every item of a launch
+    /// is given as many as the largest has.
+    fn class(&self) -> (Kernel, u32) {
+        (self.kernel, self.groups().max(1).ilog2() / 2)
+    }
+}
+
+fn word(value: usize) -> u32 {
+    u32::try_from(value).expect("offsets and sizes on a device are below 2^32")
+}
+
+/// Items that run at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Launch {
+    pub(super) kernel: Kernel,
+    /// Work-groups of the largest item.
+    pub(super) groups: usize,
+    /// Items.
+    pub(super) items: usize,
+    /// Where the first item's words stand.
+    pub(super) first_word: usize,
+}
+
+/// Launches in order, and the words of all their items.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) launches: Vec<Launch>,
+    pub(super) words: Vec<u32>,
+}
+
+/// Most items of one launch: a device has at least 65,535 work-groups along a dimension.
+const MOST_ITEMS: usize = 32_768;
+
+/// Orders items so that each finds what earlier ones left, and no later one has overwritten it.
+pub(super) fn plan(items: &[Item]) -> Plan {
+    let (followers, mut waits) = dependencies(items);
+    let mut ready: Vec<usize> = (0..items.len()).filter(|&i| waits[i] == 0).collect();
+    let mut plan = Plan::default();
+    while let Some(&next) = ready
+        .iter()
+        .min_by_key(|&&i| (items[i].kernel.patience(), i))
+    {
+        let class = items[next].class();
+        let (mut now, later): (Vec<usize>, Vec<usize>) =
+            ready.iter().partition(|&&i| items[i].class() == class);
+        now.sort_unstable();
+        ready = later;
+        for together in now.chunks(MOST_ITEMS) {
+            plan.launches.push(Launch {
+                kernel: class.0,
+                groups: together
+                    .iter()
+                    .map(|&i| items[i].groups())
+                    .max()
+                    .unwrap_or(0),
+                items: together.len(),
+                first_word: plan.words.len(),
+            });
+            for &i in together {
+                plan.words.extend(&items[i].words);
+            }
+        }
+        for i in now {
+            for &follower in &followers[i] {
+                waits[follower] -= 1;
+                if waits[follower] == 0 {
+                    ready.push(follower);
+                }
+            }
+        }
+    }
+    plan
+}
+
+/// Who must wait for each item, and for how many each must wait.
+fn dependencies(items: &[Item]) -> (Vec<Vec<usize>>, Vec<usize>) {
+    #[derive(Default)]
+    struct Region {
+        writer: Option<usize>,
+        readers: Vec<usize>,
+    }
+    let mut regions: HashMap<usize, Region> = HashMap::new();
+    let mut followers = vec![Vec::new(); items.len()];
+    let mut waits = vec![0; items.len()];
+    for (i, item) in items.iter().enumerate() {
+        let mut after = Vec::new();
+        for read in &item.reads {
+            let region = regions.entry(*read).or_default();
+            after.extend(region.writer);
+            region.readers.push(i);
+        }
+        for write in &item.writes {
+            let region = regions.entry(*write).or_default();
+            after.extend(region.writer.replace(i));
+            after.append(&mut region.readers);
+        }
+        after.sort_unstable();
+        after.dedup();
+        for before in after {
+            if before != i {
+                followers[before].push(i);
+                waits[i] += 1;
+            }
+        }
+    }
+    (followers, waits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(region: usize) -> Span {
+        Span {
+            start: region,
+            region,
+        }
+    }
+
+    fn copy(from: usize, to: usize) -> Item {
+        Item::new(Kernel::Copy, 1)
+            .reads(span(from))
+            .writes(span(to))
+    }
+
+    fn order(items: &[Item]) -> Vec<Vec<u32>> {
+        let plan = plan(items);
+        let words = |l: &Launch| plan.words[l.first_word..][..3 * l.items].to_vec();
+        plan.launches.iter().map(words).collect()
+    }
+
+    #[test]
+    fn independent_items_share_a_launch() {
+        let order = order(&[copy(0, 1), copy(1, 2), copy(3, 4), copy(4, 5)]);
+        assert_eq!(order, [vec![1, 0, 1, 1, 3, 4], vec![1, 1, 2, 1, 4, 5]]);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_before_it_was_read() {
+        // 1 is read by the second item and overwritten by the third, which is read by the fourth.
+        let items = [copy(0, 1), copy(1, 2), copy(3, 1), copy(1, 4)];
+        assert_eq!(order(&items).len(), 4);
+        // Two writes of one place keep their order.
+        let items = [copy(0, 1), copy(2, 1)];
+        assert_eq!(order(&items), [vec![1, 0, 1], vec![1, 2, 1]]);
+    }
+
+    #[test]
+    fn updates_wait_for_company() {
+        let update = |gradient, weight| {
+            Item::new(Kernel::Sgd, 1)
+                .reads(span(gradient))
+                .writes(span(weight))
+        };
+        let items = [copy(0, 1), update(1, 9), copy(1, 2), update(2, 10)];
+        let order = order(&items);
+        assert_eq!(order.len(), 3);
+        assert_eq!(order[2], [1, 1, 9, 1, 2, 10]);
+    }
+
+    #[test]
+    fn items_of_very_different_sizes_are_launched_apart() {
+        let large = Item::new(Kernel::Clear, 1000).writes(span(1));
+        let small = Item::new(Kernel::Clear, 1).writes(span(2));
+        let plan = plan(&[large, small]);
+        let groups: Vec<usize> = plan.launches.iter().map(|l| l.groups).collect();
+        assert_eq!(groups, [1000, 1]);
+    }
+}
