@@ -14,6 +14,7 @@ use crate::model::{Model, Trained, named_tensors};
 use crate::optim::{Optimizer, OptimizerState};
 use crate::pass::{Weights, upload};
 use crate::recurrent::RecurrentRoom;
+use crate::resident::Windows;
 use crate::room::FeedForwardRoom;
 use crate::rule::{Feedback, Rule};
 use crate::update::Common;
@@ -163,6 +164,10 @@ pub struct Cohort<'b, B: Backend> {
     initial_ran: bool,
     /// The trials that it last ran for.
     initial_for: Vec<usize>,
+    /// Whether trials may step side by side or out of the host's sight.
+    pub(crate) spread_wanted: bool,
+    /// For a device that takes windows of minibatches by itself.
+    pub(crate) windows: Option<Windows<B>>,
     /// Rooms for trials side by side; none where they step one after the other.
     pub(crate) lanes: Option<Lanes<B>>,
     pub(crate) diagnosis_request: Request,
@@ -265,6 +270,8 @@ impl<'b, B: Backend> Cohort<'b, B> {
             room,
             initial_ran: false,
             initial_for: Vec::new(),
+            spread_wanted: false,
+            windows: None,
             lanes: None,
             diagnosis_request: Request::default(),
             diagnose_here: false,
@@ -350,6 +357,16 @@ impl<'b, B: Backend> Cohort<'b, B> {
         }
         self.initial_for = wanting;
         &self.initial_for
+    }
+
+    /// The minibatch is another one: the initial network has not run on it.
+    pub(crate) fn forget_initial(&mut self) {
+        self.initial_ran = false;
+    }
+
+    /// Whether nobody looks at single steps: neither a companion nor a diagnosis.
+    pub(crate) fn steps_unseen(&self) -> bool {
+        self.companions.is_empty() && self.diagnosis_request == Request::default()
     }
 
     /// Whether frozen trials may use the initial network's pass: a diagnosis wants every trial's own.

@@ -5,7 +5,6 @@
 //! thread whole steps. Numbers stay bitwise the same: no kernel's result depends on the number of threads.
 
 use crate::cohort::{Cohort, Parts, Report, Room, Trial};
-use crate::diagnosis::Request;
 use crate::minibatch::Minibatch;
 use crate::model::Model;
 use crate::update::Common;
@@ -135,8 +134,11 @@ impl<B: Backend> Cohort<'_, B> {
     /// Lets trials step side by side from now on where that is worth it: with at least one trial for each thread,
     /// room in memory, and neither companions nor a diagnosis. [`last_gradient`](Self::last_gradient) and
     /// [`last_error`](Self::last_error) then say nothing.
+    ///
+    /// A device that can train without the host then does, window by window of minibatches.
     pub fn spread(&mut self) {
-        if !self.companions.is_empty() || self.diagnosis_request != Request::default() {
+        self.spread_wanted = true;
+        if !self.steps_unseen() {
             return;
         }
         let backends = self.backend.lanes();

@@ -8,7 +8,6 @@ use crate::network::Network;
 use crate::pass::{Pass, Weights};
 use crate::rule::{Feedback, FeedbackWeights, Point, Rule};
 use sansprop_kernels::{Backend, Landing, Layer};
-use std::mem;
 
 /// Feedback weights that a rule keeps for good.
 pub enum FeedbackState<B: Backend> {
@@ -55,9 +54,10 @@ impl<B: Backend> Inputs<'_, B> {
 
 /// Buffers that updates use and leave in no particular state.
 pub struct Scratch<B: Backend> {
-    path: B::Buffer,
-    next_path: B::Buffer,
-    local: B::Buffer,
+    /// Deltas of the feedback path, used in turn by the layers.
+    path: Vec<B::Buffer>,
+    /// Deltas of the local network where it is another, in the same way.
+    local: Vec<B::Buffer>,
     signal: B::Buffer,
     sign: B::Buffer,
 }
@@ -68,10 +68,18 @@ impl<B: Backend> Scratch<B> {
         let panels = |l: &Layer| l.locations() * batch * l.outputs;
         let largest = network.hidden().iter().map(panels).max().unwrap_or(0);
         let weights = network.layers().iter().map(Layer::weights).max();
+        let layers = network.hidden();
+        // A device that orders work by itself can leave gradients for later where deltas are not overwritten; a CPU
+        // finds in its cache what was written last.
+        let deltas = |few: usize| -> Vec<B::Buffer> {
+            match backend.resident() {
+                Some(_) => layers.iter().map(|l| backend.zeros(panels(l))).collect(),
+                None => (0..few).map(|_| backend.zeros(largest)).collect(),
+            }
+        };
         Self {
-            path: backend.zeros(largest),
-            next_path: backend.zeros(largest),
-            local: backend.zeros(largest),
+            path: deltas(2),
+            local: deltas(1),
             signal: backend.zeros(batch * network.head().inputs),
             sign: backend.zeros(weights.unwrap_or(0)),
         }
@@ -110,13 +118,14 @@ pub fn update_direction<B: Backend>(
                 panic!("direct feedback needs its matrices");
             };
             for (l, (wires, weight)) in direct.iter().enumerate() {
+                let delta = of_layer(&mut scratch.path, l);
                 let landing = Landing {
                     record: &local.hidden[l],
-                    delta: &mut scratch.path,
+                    delta: &mut *delta,
                 };
                 let port = &network.layers()[l];
                 backend.direct_feedback(wires, port, inputs.batch, weight, inputs.error, landing);
-                layer_gradient(l, &scratch.path);
+                layer_gradient(l, delta);
             }
         }
         Feedback::Chain { weights, slopes } => {
@@ -159,8 +168,7 @@ fn feed_back<B: Backend>(
     };
     let Scratch {
         path,
-        next_path,
-        local: local_delta,
+        local: locals,
         signal,
         sign,
     } = scratch;
@@ -180,18 +188,21 @@ fn feed_back<B: Backend>(
         };
         backend.pool_feedback(&network.layers()[last], inputs.batch, signal, landing);
     };
-    top(path_pass, path);
+    let (delta, local_delta) = (of_layer(path, last), of_layer(locals, last));
+    top(path_pass, delta);
     if apart {
         top(local_pass, local_delta);
     }
-    layer_gradient(last, if apart { &*local_delta } else { &*path });
+    layer_gradient(last, if apart { local_delta } else { delta });
 
     for l in (0..last).rev() {
         let above = &network.layers()[l + 1];
         let weight = feedback_weight(backend, weights, inputs, l + 1, sign);
+        let (from, delta) = neighbours(path, l);
+        let local_delta = of_layer(locals, l);
         let path_landing = Landing {
             record: &path_pass.hidden[l],
-            delta: next_path,
+            delta: &mut *delta,
         };
         let local_landing = apart.then(|| Landing {
             record: &local_pass.hidden[l],
@@ -202,13 +213,28 @@ fn feed_back<B: Backend>(
             &network.layers()[l],
             inputs.batch,
             weight,
-            path,
+            from,
             path_landing,
             local_landing,
         );
-        mem::swap(path, next_path);
-        layer_gradient(l, if apart { &*local_delta } else { &*path });
+        layer_gradient(l, if apart { local_delta } else { delta });
     }
+}
+
+/// A layer's place among buffers that layers use in turn.
+fn of_layer<T>(buffers: &mut [T], layer: usize) -> &mut T {
+    let at = layer % buffers.len();
+    &mut buffers[at]
+}
+
+/// The places of the layer above and of a layer.
+fn neighbours<T>(buffers: &mut [T], layer: usize) -> (&T, &mut T) {
+    let count = buffers.len();
+    let places = [(layer + 1) % count, layer % count];
+    let [above, here] = buffers
+        .get_disjoint_mut(places)
+        .expect("layers one above the other have places of their own");
+    (above, here)
 }
 
 /// The feedback path's weights of one layer.

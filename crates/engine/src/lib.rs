@@ -25,6 +25,7 @@ pub mod optim;
 pub mod pass;
 pub mod protocol;
 pub mod recurrent;
+mod resident;
 pub mod rng;
 mod room;
 pub mod rule;

@@ -80,6 +80,18 @@ impl<B: Backend> OptimizerState<B> {
         self.steps = self.steps.saturating_add(1);
     }
 
+    /// The rates of the next `count` updates, where they are not always the same.
+    pub(crate) fn rates(&self, count: usize) -> Option<Vec<f64>> {
+        match self.optimizer {
+            Optimizer::Sgd { .. } => None,
+            Optimizer::Adam { lr } => {
+                let count = i32::try_from(count).unwrap_or(i32::MAX);
+                let step = |i| self.steps.saturating_add(i);
+                Some((1..=count).map(|i| adam_rate(lr, step(i))).collect())
+            }
+        }
+    }
+
     /// Updates tensor number `index`.
     pub fn update(
         &mut self,
@@ -91,10 +103,8 @@ impl<B: Backend> OptimizerState<B> {
         match self.optimizer {
             Optimizer::Sgd { lr } => backend.sgd(lr, gradient, weight),
             Optimizer::Adam { lr } => {
-                let correction =
-                    (1.0 - BETA2.powi(self.steps)).sqrt() / (1.0 - BETA1.powi(self.steps));
                 let step = AdamStep {
-                    rate: lr * correction,
+                    rate: adam_rate(lr, self.steps),
                     beta1: BETA1,
                     beta2: BETA2,
                     epsilon: EPSILON,
@@ -104,4 +114,9 @@ impl<B: Backend> OptimizerState<B> {
             }
         }
     }
+}
+
+/// The bias-corrected rate of an update, counted from 1.
+fn adam_rate(lr: f64, step: i32) -> f64 {
+    lr * ((1.0 - BETA2.powi(step)).sqrt() / (1.0 - BETA1.powi(step)))
 }

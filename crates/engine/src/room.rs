@@ -108,39 +108,44 @@ impl<B: Backend> FeedForwardRoom<B> {
         backend.write(error, &mut self.error);
     }
 
-    /// Forward pass and loss on the loaded minibatch.
-    pub(crate) fn evaluate(
+    pub(crate) fn input_mut(&mut self) -> &mut B::Buffer {
+        &mut self.input
+    }
+
+    /// Outputs, and where their errors go.
+    pub(crate) fn outcome(&mut self) -> (&B::Buffer, &mut B::Buffer) {
+        (self.current.output(), &mut self.error)
+    }
+
+    /// Forward pass on the loaded minibatch.
+    pub(crate) fn run(
         &mut self,
         backend: &B,
         network: &Network,
         weights: &Weights<B>,
-        labels: &[u32],
-        target_shift: f64,
-    ) -> Report {
+        batch: usize,
+    ) {
         self.current
-            .run(backend, network, weights, labels.len(), &self.input);
-        self.judge(backend, network, labels, target_shift)
+            .run(backend, network, weights, batch, &self.input);
     }
 
-    /// As [`evaluate`](Self::evaluate) for weights that differ from W⁽⁰⁾ in the head only: the hidden layers' pass
-    /// is the initial network's.
-    pub(crate) fn evaluate_head(
+    /// As [`run`](Self::run) for weights that differ from W⁽⁰⁾ in the head only: the hidden layers' pass is the
+    /// initial network's.
+    pub(crate) fn run_head(
         &mut self,
         backend: &B,
         network: &Network,
         weights: &Weights<B>,
         initial_pass: Option<&Pass<B>>,
-        labels: &[u32],
-        target_shift: f64,
-    ) -> Report {
+        batch: usize,
+    ) {
         let hidden = initial_pass.or(self.initial.as_ref()).expect(INITIAL);
         self.current
-            .run_head_on(hidden, backend, network, weights, labels.len());
-        self.judge(backend, network, labels, target_shift)
+            .run_head_on(hidden, backend, network, weights, batch);
     }
 
     /// Loss and error of the outputs at hand.
-    fn judge(
+    pub(crate) fn judge(
         &mut self,
         backend: &B,
         network: &Network,

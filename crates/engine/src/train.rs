@@ -7,6 +7,7 @@ use crate::lanes::Together;
 use crate::model::Model;
 use crate::network::Network;
 use crate::protocol::{Part, Split};
+use crate::resident::{Role, Window};
 use crate::rng::LegacyRandom;
 use sansprop_kernels::Backend;
 use std::ops::ControlFlow;
@@ -143,13 +144,19 @@ pub fn train_from<B: Backend>(
         "a position of another number of trials"
     );
     let backend = cohort.backend();
+    // Sequences have a layout of their own and ignore this one.
+    let layout = cohort
+        .model()
+        .feed_forward()
+        .map_or(MinibatchLayout::Flat, Network::minibatch_layout);
+    let parts = [
+        (Role::Train, &split.train),
+        (Role::Evaluation, &split.evaluation),
+    ];
+    cohort.settle_on_device(parts, layout);
     backend.scope(|| {
         let mut run = Run {
-            // Sequences have a layout of their own and ignore this one.
-            layout: cohort
-                .model()
-                .feed_forward()
-                .map_or(MinibatchLayout::Flat, Network::minibatch_layout),
+            layout,
             cohort,
             split,
             schedule,
@@ -217,9 +224,10 @@ impl<'b, B: Backend> Run<'_, 'b, B> {
             let mut train = scores(&position.tallies);
             let mut evaluation = vec![None; train.len()];
             if last || (epoch + 1).is_multiple_of(self.schedule.eval_every) {
-                evaluation = self.evaluate(&split.evaluation, &evaluation_order)?;
+                evaluation =
+                    self.evaluate((Role::Evaluation, &split.evaluation), &evaluation_order)?;
                 if let Some(order) = &train_evaluation_order {
-                    train = self.evaluate(&split.train, order)?;
+                    train = self.evaluate((Role::Train, &split.train), order)?;
                 }
             }
             for trial in self.running() {
@@ -259,7 +267,9 @@ impl<'b, B: Backend> Run<'_, 'b, B> {
         first_step: usize,
         order: &[usize],
     ) -> ControlFlow<()> {
-        let epoch = position.epoch;
+        if self.cohort.window_length().is_some() {
+            return self.learn_in_windows(position, first_step, order);
+        }
         let minibatches = order.chunks_exact(self.schedule.batch).enumerate();
         for (i, samples) in minibatches.skip(position.step) {
             let running = self.running();
@@ -277,23 +287,87 @@ impl<'b, B: Backend> Run<'_, 'b, B> {
                     Some(reports) => reports.next().expect("a report for each trial"),
                     None => self.cohort.step(trial),
                 };
-                position.tallies[trial].add(&report, samples.len());
-                let mut here = Tally::default();
-                here.add(&report, samples.len());
-                self.tell(&Event::Step {
-                    trial,
-                    epoch,
-                    step: (first_step + i) as u64,
-                    score: here.score(),
-                })?;
-                if !report.loss.is_finite() {
-                    self.end(trial, Status::Diverged { epoch })?;
-                }
+                self.stepped(position, trial, (first_step + i) as u64, &report)?;
             }
             position.step = i + 1;
             self.tell(&Event::Resumable(position.clone()))?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// As [`learn`](Self::learn) where a device takes windows of minibatches by itself.
+    fn learn_in_windows(
+        &mut self,
+        position: &mut Position,
+        first_step: usize,
+        order: &[usize],
+    ) -> ControlFlow<()> {
+        let batch = self.schedule.batch;
+        let minibatches = order.len() / batch;
+        while position.step < minibatches {
+            let running = self.running();
+            if running.is_empty() {
+                break;
+            }
+            let length = self.cohort.window_length().unwrap_or(1);
+            let from = position.step;
+            let to = minibatches.min(from + length);
+            let reports = self.cohort.take(&Window {
+                role: Role::Train,
+                order: &order[from * batch..to * batch],
+                batch,
+                trials: &running,
+                learning: true,
+            });
+            self.tell_shared(&running)?;
+            for i in from..to {
+                for (&trial, reports) in running.iter().zip(&reports) {
+                    if !self.cohort.trials()[trial].running() {
+                        continue;
+                    }
+                    let report = reports[i - from];
+                    if report.loss.is_finite() {
+                        let steps = self.cohort.trials()[trial].steps();
+                        self.cohort.trial_mut(trial).set_steps(steps + 1);
+                    }
+                    self.stepped(position, trial, (first_step + i) as u64, &report)?;
+                }
+            }
+            position.step = to;
+            self.tell(&Event::Resumable(position.clone()))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What follows from one trial's step.
+    fn stepped(
+        &mut self,
+        position: &mut Position,
+        trial: usize,
+        step: u64,
+        report: &Report,
+    ) -> ControlFlow<()> {
+        let (epoch, batch) = (position.epoch, self.schedule.batch);
+        position.tallies[trial].add(report, batch);
+        let mut here = Tally::default();
+        here.add(report, batch);
+        self.tell(&Event::Step {
+            trial,
+            epoch,
+            step,
+            score: here.score(),
+        })?;
+        if !report.loss.is_finite() {
+            self.end(trial, Status::Diverged { epoch })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The time since the last event was that of all these trials together.
+    fn tell_shared(&mut self, trials: &[usize]) -> ControlFlow<()> {
+        let share = 1.0 / trials.len() as f64;
+        let shares = trials.iter().map(|&trial| (trial, share)).collect();
+        self.tell(&Event::Together { shares })
     }
 
     /// Runs the initial network for the trials that look at it, to learn or to be evaluated.
@@ -320,11 +394,15 @@ impl<'b, B: Backend> Run<'_, 'b, B> {
     /// Scores of the running trials on a part, in the given order.
     fn evaluate(
         &mut self,
-        part: &Part<'_>,
+        (role, part): (Role, &Part<'_>),
         order: &[usize],
     ) -> ControlFlow<(), Vec<Option<Score>>> {
         let running = self.running();
         let mut tallies = vec![Tally::default(); self.cohort.trials().len()];
+        if self.cohort.window_length().is_some() {
+            self.evaluate_in_windows(role, order, &running, &mut tallies)?;
+            return ControlFlow::Continue(scores(&tallies));
+        }
         for samples in order.chunks(self.schedule.batch) {
             let minibatch = part.minibatch(samples, self.layout);
             self.cohort.load(&minibatch);
@@ -341,6 +419,38 @@ impl<'b, B: Backend> Run<'_, 'b, B> {
             }
         }
         ControlFlow::Continue(scores(&tallies))
+    }
+
+    /// As [`evaluate`](Self::evaluate) where a device takes windows of minibatches by itself.
+    fn evaluate_in_windows(
+        &mut self,
+        role: Role,
+        mut order: &[usize],
+        running: &[usize],
+        tallies: &mut [Tally],
+    ) -> ControlFlow<()> {
+        while !order.is_empty() && !running.is_empty() {
+            // An incomplete last minibatch is a window of its own.
+            let batch = self.schedule.batch.min(order.len());
+            let length = self.cohort.window_length().unwrap_or(1);
+            let (now, later) = order.split_at(batch * length.min(order.len() / batch));
+            order = later;
+            let reports = self.cohort.take(&Window {
+                role,
+                order: now,
+                batch,
+                trials: running,
+                learning: false,
+            });
+            self.tell_shared(running)?;
+            for i in 0..now.len() / batch {
+                for (&trial, reports) in running.iter().zip(&reports) {
+                    tallies[trial].add(&reports[i], batch);
+                    self.tell(&Event::Evaluated { trial })?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::model::{Model, Trained};
 use crate::pass::{Pass, Weights};
 use crate::room::{Hidden, Student};
 use crate::rule::Rule;
-use sansprop_kernels::Backend;
+use sansprop_kernels::{Backend, Resident, Verdict};
 
 /// What the trials of a cohort have in common on one minibatch.
 pub(crate) struct Common<'a, B: Backend> {
@@ -42,6 +42,31 @@ impl<B: Backend> Room<B> {
         }
     }
 
+    /// Where a minibatch's inputs go.
+    pub(crate) fn input_mut(&mut self) -> &mut B::Buffer {
+        match self {
+            Self::FeedForward(room) => room.input_mut(),
+            Self::Recurrent(room) => room.input_mut(),
+        }
+    }
+
+    /// A trial's forward pass.
+    pub(crate) fn run(&mut self, backend: &B, trial: &Trial<B>, common: &Common<'_, B>) {
+        let (weights, batch) = (&trial.weights, common.batch);
+        match (self, common.model) {
+            (Self::FeedForward(room), Model::FeedForward(network)) => match common.hidden(trial) {
+                Hidden::Own => room.run(backend, network, weights, batch),
+                Hidden::Initial => {
+                    room.run_head(backend, network, weights, common.initial_pass, batch);
+                }
+            },
+            (Self::Recurrent(room), Model::Recurrent(network)) => {
+                room.run(backend, network, weights, batch);
+            }
+            _ => unreachable!("the room was made for the model"),
+        }
+    }
+
     /// A trial's forward pass, loss and error.
     ///
     /// # Panics
@@ -52,23 +77,41 @@ impl<B: Backend> Room<B> {
         trial: &Trial<B>,
         common: &Common<'_, B>,
     ) -> Report {
-        let (weights, shift) = (&trial.weights, common.target_shift);
+        self.run(backend, trial, common);
         match (self, common.model, common.targets) {
             (Self::FeedForward(room), Model::FeedForward(network), Targets::Labels(labels)) => {
-                match common.hidden(trial) {
-                    Hidden::Own => room.evaluate(backend, network, weights, labels, shift),
-                    Hidden::Initial => {
-                        let pass = common.initial_pass;
-                        room.evaluate_head(backend, network, weights, pass, labels, shift)
-                    }
-                }
+                room.judge(backend, network, labels, common.target_shift)
             }
-            (Self::Recurrent(room), Model::Recurrent(network), Targets::Values(values)) => {
-                room.evaluate(backend, network, weights, common.batch, values)
+            (Self::Recurrent(room), _, Targets::Values(values)) => {
+                room.judge(backend, common.batch, values)
             }
             _ => panic!(
                 "the minibatch does not suit the network: labels for images, values for sequences"
             ),
+        }
+    }
+
+    /// Loss and error of the outputs at hand against answers that stand on the device.
+    pub(crate) fn judge_on_device(
+        &mut self,
+        resident: &dyn Resident<B::Buffer>,
+        answers: &B::Buffer,
+        common: &Common<'_, B>,
+        verdict: Verdict<'_, B::Buffer>,
+    ) {
+        let batch = common.batch;
+        match (self, common.model) {
+            (Self::FeedForward(room), Model::FeedForward(network)) => {
+                let (output, error) = room.outcome();
+                let (classes, shift) = (network.spec().classes, common.target_shift);
+                resident.judge(answers, batch, classes, shift, output, error, verdict);
+            }
+            (Self::Recurrent(room), Model::Recurrent(network)) => {
+                let (output, error) = room.outcome();
+                let len = network.cell().steps * batch;
+                resident.judge_sequence(answers, len, batch, output, error, verdict);
+            }
+            _ => unreachable!("the room was made for the model"),
         }
     }
 
@@ -134,6 +177,12 @@ impl<B: Backend> Trial<B> {
     /// Lets the optimiser take one step along a direction.
     pub(crate) fn apply(&mut self, backend: &B, gradient: &Weights<B>) {
         self.optimizer.begin_step();
+        self.update(backend, gradient);
+        self.count_step();
+    }
+
+    /// The optimiser's work of a step that was begun.
+    pub(crate) fn update(&mut self, backend: &B, gradient: &Weights<B>) {
         for (i, &tensor) in self.trained.iter().enumerate() {
             let (gradient, weight) = match tensor {
                 Trained::Weight(l) => (&gradient.weight[l], &mut self.weights.weight[l]),
@@ -141,7 +190,6 @@ impl<B: Backend> Trial<B> {
             };
             self.optimizer.update(backend, i, gradient, weight);
         }
-        self.count_step();
     }
 
     pub(crate) fn running(&self) -> bool {

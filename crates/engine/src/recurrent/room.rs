@@ -55,15 +55,23 @@ impl<B: Backend> RecurrentRoom<B> {
         backend.write_f32(input, &mut self.input);
     }
 
-    /// Forward pass and loss; targets are `[step, batch, 1]`.
-    pub(crate) fn evaluate(
+    pub(crate) fn input_mut(&mut self) -> &mut B::Buffer {
+        &mut self.input
+    }
+
+    /// Outputs, and where their errors go.
+    pub(crate) fn outcome(&mut self) -> (&B::Buffer, &mut B::Buffer) {
+        (&self.current.output.a, &mut self.error)
+    }
+
+    /// Forward pass on the loaded minibatch.
+    pub(crate) fn run(
         &mut self,
         backend: &B,
         network: &RecurrentNetwork,
         weights: &Weights<B>,
         batch: usize,
-        targets: &[f32],
-    ) -> Report {
+    ) {
         let state = &weights.bias[INITIAL_STATE];
         run(
             backend,
@@ -74,6 +82,10 @@ impl<B: Backend> RecurrentRoom<B> {
             &self.input,
             &mut self.current,
         );
+    }
+
+    /// Loss and error of the outputs at hand; targets are `[step, batch, 1]`.
+    pub(crate) fn judge(&mut self, backend: &B, batch: usize, targets: &[f32]) -> Report {
         let output = &self.current.output.a;
         Report {
             loss: backend.sequence_loss(targets, batch, output, &mut self.error),
