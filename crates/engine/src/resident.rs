@@ -8,7 +8,6 @@
 
 use crate::cohort::{Cohort, Report, Room, Trial};
 use crate::images::MinibatchLayout;
-use crate::lanes::lane_values;
 use crate::minibatch::Targets;
 use crate::model::Model;
 use crate::pass::upload;
@@ -20,8 +19,6 @@ use std::time::Instant;
 const LONGEST_WINDOW: usize = 64;
 /// Seconds that a window should not exceed by much: only between windows can training be stopped and saved.
 const WINDOW_SECONDS: f64 = 0.25;
-/// Memory that one trial's recorded work needs beside its room, in shares of that.
-const SCRATCH_SHARE: f64 = 0.5;
 
 /// Which part of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,40 +104,60 @@ impl<B: Backend> Cohort<'_, B> {
         let [input, answer] = sample_shape(&self.model).map(|(rows, channels)| rows * channels);
         let samples: usize = parts.iter().map(|(_, part)| part.samples.len()).sum();
         let data = (samples * (input + answer)) as u64;
-        let room = (lane_values(&self.model, self.most) as f64 * (1.0 + SCRATCH_SHARE)) as u64;
-        let left = resident
-            .most_values()
-            .saturating_sub(resident.values_in_use());
-        let Some(rooms_at_once) = left.checked_sub(data).map(|left| left / room.max(1)) else {
-            return;
-        };
-        if rooms_at_once == 0 {
+        let used = resident.values_in_use();
+        if used + data > resident.most_values() {
             return;
         }
-        let count = self
-            .trials
-            .len()
-            .min(usize::try_from(rooms_at_once).unwrap_or(usize::MAX));
-        resident.reserve(resident.values_in_use() + data + count as u64 * room);
-        let on_device = parts.map(|(role, part)| upload_part(backend, role, part, layout));
+        resident.reserve(used + data);
         let initial = match &self.model {
             Model::FeedForward(_) => false,
             Model::Recurrent(_) => self.initial_weights.is_some(),
         };
-        self.windows = Some(Windows {
-            rooms: (0..count)
-                .map(|_| Room::new(backend, &self.model, self.most, initial))
-                .collect(),
-            traces: self
-                .trials
-                .iter()
-                .map(|trial| trace(backend, trial))
-                .collect(),
-            samples: on_device.into(),
-            answers: backend.zeros(answer * self.most),
+        let (model, most) = (&self.model, self.most);
+        let mut windows = Windows {
+            rooms: Vec::new(),
+            traces: self.trials.iter().map(|t| trace(backend, t)).collect(),
+            samples: parts
+                .map(|(role, part)| upload_part(backend, role, part, layout))
+                .into(),
+            answers: backend.zeros(answer * most),
             recordings: Vec::new(),
             length: 1,
-        });
+        };
+        let before = resident.values_in_use();
+        windows.rooms.push(Room::new(backend, model, most, initial));
+        let room_values = resident.values_in_use() - before;
+        let work_values = self.work_values(resident, &mut windows);
+        let each = (room_values + work_values).max(1);
+        let left = resident.most_values().saturating_sub(before);
+        let at_once = usize::try_from(left / each).unwrap_or(usize::MAX);
+        let count = self.trials.len().min(at_once).max(1);
+        resident.reserve(before + count as u64 * each);
+        let (model, most) = (&self.model, self.most);
+        windows
+            .rooms
+            .resize_with(count, || Room::new(backend, model, most, initial));
+        self.windows = Some(windows);
+    }
+
+    /// Most memory that a trial's recorded step holds beside its room.
+    fn work_values(&mut self, resident: &dyn Resident<B::Buffer>, windows: &mut Windows<B>) -> u64 {
+        let window = Window {
+            role: Role::Train,
+            order: &[],
+            batch: self.most,
+            trials: &[],
+            learning: true,
+        };
+        let before = resident.values_in_use();
+        let trials = 0..self.trials.len();
+        let of_trial = |trial| {
+            let recorded = self.record(resident, windows, &window, &[trial]);
+            let held = resident.values_in_use() - before;
+            drop(recorded);
+            held
+        };
+        trials.map(of_trial).max().unwrap_or(0)
     }
 
     /// Minibatches that the next window should have; none where trials step under the host's eyes.

@@ -38,30 +38,36 @@ pub(crate) fn seeds(config: &Config, trials: u16) -> impl Iterator<Item = u32> {
     (0..u32::from(trials)).map(move |i| first.wrapping_add(i))
 }
 
-/// Times `steps` steps of each of so many trials, each after one step that is not timed.
+/// How much is timed.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// Timed steps of each trial.
+    pub(crate) steps: u16,
+    /// Trials one after the other.
+    pub(crate) trials: u16,
+    /// Trials at once.
+    pub(crate) cohort: u16,
+}
+
+/// Times steps of each of some trials, each after one step that is not timed.
 ///
 /// # Errors
 /// A config that cannot run on its data.
-pub(crate) fn measure(
-    config: &Config,
-    rule: Rule,
-    steps: u16,
-    trials: u16,
-) -> Result<Outcome, Failure> {
+pub(crate) fn measure(config: &Config, rule: Rule, extent: Extent) -> Result<Outcome, Failure> {
     let machine = Machine::new(&config.run, config.run.threads)?;
     let mut sets = DataSets::default();
     let mut seconds = Vec::new();
     let mut launches = None;
-    for seed in seeds(config, trials) {
+    for seed in seeds(config, extent.trials) {
         let mut config = config.clone();
         config.train.seed = seed;
         let data = sets.of(&config)?;
         let plan = Plan::with_data(config, data)?;
         let timed = match &machine {
-            Machine::Cpu(backend) => timed(backend, &plan, rule, steps),
-            Machine::Reference(backend) => timed(backend, &plan, rule, steps),
-            Machine::Wgpu(backend) => timed(backend, &plan, rule, steps),
-            Machine::Cuda(backend) => timed(backend, &plan, rule, steps),
+            Machine::Cpu(backend) => timed(backend, &plan, rule, extent),
+            Machine::Reference(backend) => timed(backend, &plan, rule, extent),
+            Machine::Wgpu(backend) => timed(backend, &plan, rule, extent),
+            Machine::Cuda(backend) => timed(backend, &plan, rule, extent),
         }?;
         if let Some(step) = timed.diverged {
             return Ok(Outcome::Diverged(format!(
@@ -70,7 +76,7 @@ pub(crate) fn measure(
             )));
         }
         launches = timed.launches;
-        // The first step touches memory and starts threads.
+        // The first step touches memory, starts threads and compiles kernels.
         seconds.push(timed.seconds[1..].to_vec());
     }
     Ok(Outcome::Measured {
@@ -80,28 +86,39 @@ pub(crate) fn measure(
     })
 }
 
-fn timed<B: Backend>(backend: &B, plan: &Plan, rule: Rule, steps: u16) -> Result<Timed, Failure> {
+fn timed<B: Backend>(
+    backend: &B,
+    plan: &Plan,
+    rule: Rule,
+    Extent { steps, cohort, .. }: Extent,
+) -> Result<Timed, Failure> {
     let split = plan.split()?;
     let train_config = &plan.config.train;
     let mut watch = Stopwatch {
         backend,
-        launched: None,
+        launched: backend.launches(),
         wanted: usize::from(steps) + 1,
+        cohort: usize::from(cohort),
+        window: 0,
         since: Instant::now(),
         timed: Timed::default(),
     };
     let schedule = Schedule {
         epochs: watch.wanted.div_ceil(plan.steps_per_epoch()),
-        max_steps: None,
+        max_steps: Some(watch.wanted as u64),
         // The watch stops the run before the evaluation at its end.
         eval_every: usize::MAX,
         ..plan.schedule()
     };
     let (seed, shift) = (train_config.seed, train_config.target_shift);
-    let trial = [plan.trial(rule)];
+    let trials = vec![plan.trial(rule); usize::from(cohort)];
     let model = plan.model.clone();
-    let mut cohort = Cohort::new(backend, model, seed, schedule.batch, shift, &trial);
-    train(&mut cohort, &split, &schedule, &mut watch);
+    let mut company = Cohort::new(backend, model, seed, schedule.batch, shift, &trials);
+    // A device trains without the host, as in `train`; a CPU's trial has all threads.
+    if cohort > 1 || backend.resident().is_some() {
+        company.spread();
+    }
+    train(&mut company, &split, &schedule, &mut watch);
     Ok(watch.timed)
 }
 
@@ -116,37 +133,66 @@ struct Timed {
     diverged: Option<u64>,
 }
 
-/// Times whole steps of a single trial, from gathering the minibatch to the update, and stops after enough of them.
+/// Times whole steps, from gathering the minibatch to the update, and stops after enough of them. Where a device takes
+/// several minibatches before the host looks, each step's time is its share.
 struct Stopwatch<'a, B> {
     backend: &'a B,
-    /// Kernels started before the step at hand.
+    /// Kernels started before the steps at hand.
     launched: Option<u64>,
     wanted: usize,
-    /// When the step at hand began.
+    /// Trials at once.
+    cohort: usize,
+    /// Steps since `since`.
+    window: usize,
+    /// When the steps at hand began.
     since: Instant,
     timed: Timed,
+}
+
+impl<B: Backend> Stopwatch<'_, B> {
+    fn begin(&mut self) {
+        self.since = Instant::now();
+        self.launched = self.backend.launches();
+        self.window = 0;
+    }
+
+    /// The steps since the beginning are over.
+    fn lap(&mut self) {
+        let seconds = self.since.elapsed().as_secs_f64() / (self.window * self.cohort) as f64;
+        self.timed.seconds.extend(vec![seconds; self.window]);
+        let launched = self.backend.launches().zip(self.launched);
+        self.timed.launches = launched.map(|(now, before)| (now - before) / self.window as u64);
+    }
 }
 
 impl<B: Backend> Observer<B> for Stopwatch<'_, B> {
     fn observe(&mut self, event: &Event, _: &Cohort<'_, B>) -> ControlFlow<()> {
         match event {
-            Event::EpochStarted { .. } | Event::Resumable(_) => self.since = Instant::now(),
-            Event::Step { step, score, .. } => {
-                self.timed.seconds.push(self.since.elapsed().as_secs_f64());
-                let launched = self.backend.launches();
-                let before = self.launched.or(launched);
-                self.timed.launches = launched.zip(before).map(|(now, before)| now - before);
-                self.launched = launched;
+            Event::EpochStarted { .. } => self.begin(),
+            Event::Step {
+                trial: 0,
+                step,
+                score,
+                ..
+            } => {
+                self.window += 1;
                 if !score.loss.is_finite() {
                     self.timed.diverged = Some(*step);
-                }
-                if self.timed.diverged.is_some() || self.timed.seconds.len() == self.wanted {
                     return ControlFlow::Break(());
                 }
+            }
+            Event::Resumable(position) if position.step > 0 => {
+                self.lap();
+                if self.timed.seconds.len() >= self.wanted {
+                    return ControlFlow::Break(());
+                }
+                self.begin();
             }
             Event::Loaded
             | Event::InitialPass { .. }
             | Event::Together { .. }
+            | Event::Step { .. }
+            | Event::Resumable(_)
             | Event::Evaluated { .. }
             | Event::EpochEnded { .. }
             | Event::Ended { .. } => {}

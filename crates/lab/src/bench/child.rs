@@ -1,7 +1,7 @@
 //! The parent's side: a process for each rule and width, so that its peak memory is its own and nothing that happens
 //! to it happens to the others.
 
-use super::cell::Outcome;
+use super::cell::{Extent, Outcome};
 use crate::cli::Failure;
 use crate::config::Config;
 use sansprop::rule::Rule;
@@ -21,8 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) fn measure_in_child(
     config: &Config,
     rule: Rule,
-    steps: u16,
-    trials: u16,
+    extent: Extent,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>, Failure> {
     let failure = |what: &str, e: std::io::Error| {
@@ -31,8 +30,9 @@ pub(crate) fn measure_in_child(
     let program = std::env::current_exe().map_err(|e| failure("find the program of", e))?;
     let mut child = Command::new(program)
         .args(["bench", "--cell", rule.name])
-        .args(["--steps", &steps.to_string()])
-        .args(["--trials", &trials.to_string()])
+        .args(["--steps", &extent.steps.to_string()])
+        .args(["--trials", &extent.trials.to_string()])
+        .args(["--cohort", &extent.cohort.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

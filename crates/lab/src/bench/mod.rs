@@ -9,7 +9,7 @@ mod host;
 mod record;
 mod tables;
 
-pub(crate) use cell::{Outcome, measure, seeds};
+pub(crate) use cell::{Extent, Outcome, measure, seeds};
 pub(crate) use child::measure_in_child;
 pub(crate) use host::triad_bytes;
 pub(crate) use record::{Cell, Setting, lines};

@@ -18,6 +18,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) seeds: Vec<u32>,
     /// Timed steps of each trial.
     pub(crate) steps: u16,
+    /// Trials at once, of which the times are one's.
+    pub(crate) cohort: u16,
     /// None for arithmetic whose ceilings are not measured.
     pub(crate) ceilings: Option<Ceilings>,
 }
@@ -61,7 +63,7 @@ impl Cell {
         })
     }
 
-    /// Kernels that a step starts on a device; none if it failed or where kernels are calls.
+    /// Kernels that a step of all trials at once starts on a device; none if it failed or where kernels are calls.
     pub(crate) fn launches(&self) -> Option<u64> {
         match self.outcome {
             Outcome::Measured { launches, .. } => launches,
@@ -143,6 +145,7 @@ struct Line<'a> {
     batch: usize,
     seeds: &'a [u32],
     steps: u16,
+    cohort: u16,
     steps_per_epoch: usize,
     step_ms_median: Option<f64>,
     step_ms_min: Option<f64>,
@@ -185,6 +188,7 @@ pub(crate) fn lines(setting: &Setting<'_>, cells: &[Cell]) -> Result<String, Fai
             batch: config.train.batch,
             seeds: &setting.seeds,
             steps: setting.steps,
+            cohort: setting.cohort,
             steps_per_epoch: per_epoch,
             step_ms_median: times.map(|t| 1e3 * t.median),
             step_ms_min: times.map(|t| 1e3 * t.fastest),

@@ -41,6 +41,14 @@ fn seeds(setting: &Setting<'_>) -> String {
     format!("seed{plural} {}", seeds.join(", "))
 }
 
+/// Says that times are one trial's share of a cohort's.
+fn together(setting: &Setting<'_>) -> String {
+    match setting.cohort {
+        1 => String::new(),
+        count => format!("; times are those of one of {count} trials in a cohort"),
+    }
+}
+
 fn head(setting: &Setting<'_>) -> String {
     let config = &setting.plan.config;
     let ceilings = match setting.ceilings {
@@ -52,7 +60,7 @@ fn head(setting: &Setting<'_>) -> String {
         None => format!("ceilings: {UNKNOWN} for this precision"),
     };
     format!(
-        "{}: {} training samples, batch {}, {} lr {}; {} training steps of each trial, after one that is not timed\n\
+        "{}: {} training samples, batch {}, {} lr {}; {} training steps of each trial, after one that is not timed{}\n\
          {ceilings}",
         config.data.name,
         config.data.train_points,
@@ -60,6 +68,7 @@ fn head(setting: &Setting<'_>) -> String {
         config.trial().optimizer.name(),
         config.train.lr,
         setting.steps,
+        together(setting),
     )
 }
 

@@ -1,7 +1,7 @@
 //! `sansprop bench`.
 
 use crate::bench::{
-    Cell, Outcome, Setting, lines, measure, measure_in_child, seeds, tables, triad_bytes,
+    Cell, Extent, Outcome, Setting, lines, measure, measure_in_child, seeds, tables, triad_bytes,
 };
 use crate::cli::{Failure, given_once, print};
 use crate::command::compare::named_rules;
@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// Trials, each with a seed of its own.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u16).range(1..))]
     trials: u16,
+    /// Trials at once in one cohort, as a sweep trains them; times are then those of one of them.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=32))]
+    cohort: u16,
     /// Threads, 0 for one per core; default: the config's `run.threads`.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -86,6 +89,14 @@ impl Arguments {
         self.widths.iter().map(at).collect()
     }
 
+    fn extent(&self) -> Extent {
+        Extent {
+            steps: self.steps,
+            trials: self.trials,
+            cohort: self.cohort,
+        }
+    }
+
     /// Measures every rule at every width; with `--json` each width's lines are printed as soon as it is done.
     fn measure(&self, rules: &[Rule], configs: Vec<Config>) -> Result<(), Failure> {
         let first = &configs[0];
@@ -97,6 +108,7 @@ impl Arguments {
             machine: &machine,
             seeds: seeds(first, self.trials).collect(),
             steps: self.steps,
+            cohort: self.cohort,
             ceilings: machine.ceilings(triad_bytes()),
         };
         let bar = bar(rules.len() * configs.len());
@@ -107,7 +119,7 @@ impl Arguments {
             for &rule in rules {
                 let width = config.network.width;
                 bar.set_message(format!("{rule} w{width}"));
-                let outcome = measure_in_child(config, rule, self.steps, self.trials, &stop)?;
+                let outcome = measure_in_child(config, rule, self.extent(), &stop)?;
                 let Some(outcome) = outcome else {
                     break;
                 };
@@ -164,7 +176,7 @@ fn run_cell(arguments: &Arguments, rule: &str) -> Result<(), Failure> {
         .read_to_string(&mut text)
         .map_err(|e| Failure::Failed(format!("cannot read the config: {e}")))?;
     let config = resolve(syntax(&text, "standard input")?, "standard input")?;
-    let outcome = measure(&config, rules[0], arguments.steps, arguments.trials)?;
+    let outcome = measure(&config, rules[0], arguments.extent())?;
     let json = serde_json::to_string(&outcome);
     print(&json.map_err(|e| Failure::Failed(format!("cannot write JSON: {e}")))?)
 }
