@@ -14,6 +14,11 @@ program=target/release/sansprop
 "$program" check --device "$device"
 "$program" config --data add-task > target/gpu-bench.toml
 "$program" bench target/gpu-bench.toml --device "$device" --steps 20
+# Trials in cohorts, each time that of one of them.
+"$program" config --data cifar-10 > target/gpu-cifar.toml
+for cohort in 1 8 32; do
+  "$program" bench target/gpu-cifar.toml --device "$device" --widths 8,32 --steps 64 --trials 1 --cohort "$cohort"
+done
 
 "$python" benches/peers/pytorch_step.py --ours "$device" --device cuda --steps 30 \
   --widths 8,32,64,128,256 --norms batch-norm --modes eager,compile,graphs --layouts channels-last \

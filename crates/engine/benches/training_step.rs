@@ -1,22 +1,27 @@
 //! Time of one training step on the CIFAR-10 network of the paper: forward, feedback, weight gradients, update.
 //!
 //! `cargo bench -p sansprop --bench training_step -- [--width W] [--batch B] [--threads T] [--rule NAME]
-//! [--steps N] [--precision f32|f32-strict|bf16] [--device cpu|cuda|vulkan|metal] [--serve]`
+//! [--steps N] [--precision f32|f32-strict|bf16] [--device cpu|cuda|hip|vulkan|metal] [--serve]`
 //!
 //! Prints the losses of the first steps (on a fixed minibatch, so that a peer can check that it computes the
 //! same), then milliseconds per step as minimum, median and maximum, and the multiply-add rate. With
 //! `--serve` it runs one timed step for each line on standard input instead, so that a script can alternate
-//! it with a peer's.
+//! it with a peer's; on a GPU, which trains without the host, an epoch of 64 steps of which it prints one's share.
 
 use sansprop::cohort::{Cohort, TrialSpec};
-use sansprop::images::ImageShape;
+use sansprop::images::{ImageShape, Images, Pixels};
 use sansprop::minibatch::Minibatch;
 use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
 use sansprop::optim::Optimizer;
+use sansprop::protocol::{Samples, Split};
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::Rule;
-use sansprop_kernels::{Activation, Backend, CpuBackend, CudaBackend, GpuApi, Norm, WgpuBackend};
+use sansprop::train::{Event, Observer, Schedule, train};
+use sansprop_kernels::{
+    Activation, Backend, CpuBackend, CudaBackend, GpuApi, HipBackend, Norm, WgpuBackend,
+};
 use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 const STRIDES: [usize; 7] = [1, 1, 1, 2, 1, 2, 1];
@@ -96,6 +101,7 @@ fn main() {
     let options = options();
     match options.device {
         Some(GpuApi::Cuda) => run(&CudaBackend::open(None).expect("a device"), &options),
+        Some(GpuApi::Hip) => run(&HipBackend::open(None).expect("a device"), &options),
         Some(api) => run(&WgpuBackend::open(api, None).expect("a device"), &options),
         None => {
             let backend = CpuBackend::new(options.threads).expect("a backend");
@@ -135,24 +141,27 @@ fn run<B: Backend>(backend: &B, options: &Options) {
     };
     let mut cohort = Cohort::new(backend, network, SEED, options.batch, 0.1, &[spec]);
     let minibatch = minibatch(options.batch);
+    if backend.resident().is_some() && options.serve {
+        println!("losses {}", losses(&mut cohort, &minibatch));
+        return serve_epochs(&mut cohort, options.batch);
+    }
     backend.scope(|| {
+        println!("losses {}", losses(&mut cohort, &minibatch));
         let mut step = || {
             let start = Instant::now();
             cohort.load(&minibatch);
             cohort.run_initial(true);
-            let report = cohort.step(0);
-            (report.loss, start.elapsed().as_secs_f64() * 1e3)
+            cohort.step(0);
+            start.elapsed().as_secs_f64() * 1e3
         };
-        let losses: Vec<String> = (0..3).map(|_| format!("{:.9}", step().0)).collect();
-        println!("losses {}", losses.join(" "));
         if options.serve {
             for _ in std::io::stdin().lock().lines() {
-                println!("{:.4}", step().1);
+                println!("{:.4}", step());
                 std::io::stdout().flush().expect("a reader");
             }
             return;
         }
-        let mut times: Vec<f64> = (0..options.steps.max(1)).map(|_| step().1).collect();
+        let mut times: Vec<f64> = (0..options.steps.max(1)).map(|_| step()).collect();
         times.sort_by(f64::total_cmp);
         let median = times[times.len() / 2];
         // Forward, feedback and weight gradient cost the same, but no feedback goes into the input.
@@ -171,4 +180,65 @@ fn run<B: Backend>(backend: &B, options: &Options) {
             operations / median / 1e6,
         );
     });
+}
+
+/// The losses of the first steps on a fixed minibatch.
+fn losses<B: Backend>(cohort: &mut Cohort<'_, B>, minibatch: &Minibatch) -> String {
+    let mut loss = || {
+        cohort.load(minibatch);
+        cohort.run_initial(true);
+        format!("{:.9}", cohort.step(0).loss)
+    };
+    [loss(), loss(), loss()].join(" ")
+}
+
+/// Minibatches of an epoch on a device: as many as it takes before the host looks.
+const EPOCH: usize = 64;
+
+/// On a device that trains without the host: an epoch of random images for each line on standard input, of which a
+/// step's share is printed.
+fn serve_epochs<B: Backend>(cohort: &mut Cohort<'_, B>, batch: usize) {
+    let mut random = LegacyRandom::new(1234);
+    let shape = ImageShape {
+        height: 32,
+        width: 32,
+        channels: 3,
+    };
+    let count = EPOCH * batch + 1;
+    let pixels = (0..count * shape.len()).map(|_| random.uniform() as f32);
+    let labels = (0..count).map(|i| (i % 10) as u8).collect();
+    let images = Images::new(shape, 10, Pixels::Floats(pixels.collect()), labels);
+    let images = images.expect("a valid set");
+    let split = Split::held_out(Samples::Images(&images), 1, None).expect("a split");
+    let schedule = Schedule {
+        batch,
+        epochs: usize::MAX,
+        max_steps: None,
+        seed: SEED,
+        eval_every: usize::MAX,
+    };
+    cohort.spread();
+    train(cohort, &split, &schedule, &mut Epochs(Instant::now()));
+}
+
+/// Waits for a line before each epoch, and says afterwards what its steps took.
+struct Epochs(Instant);
+
+impl<B: Backend> Observer<B> for Epochs {
+    fn observe(&mut self, event: &Event, _: &Cohort<'_, B>) -> ControlFlow<()> {
+        match event {
+            Event::EpochStarted { .. } => {
+                if std::io::stdin().lock().lines().next().is_none() {
+                    return ControlFlow::Break(());
+                }
+                self.0 = Instant::now();
+            }
+            Event::Resumable(position) if position.step == EPOCH => {
+                println!("{:.4}", self.0.elapsed().as_secs_f64() * 1e3 / EPOCH as f64);
+                std::io::stdout().flush().expect("a reader");
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }

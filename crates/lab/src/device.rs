@@ -64,7 +64,7 @@ impl FromStr for Device {
         match (api, index) {
             (Some(api), Ok(index)) => Ok(Self::Gpu { api, index }),
             _ => Err(format!(
-                "no such device {text:?}: write cpu, cuda, vulkan or metal, or cuda:1 for the second of several \
+                "no such device {text:?}: write cpu, cuda, hip, vulkan or metal, or cuda:1 for the second of several \
                  (`sansprop devices` lists what is here)"
             )),
         }
@@ -82,7 +82,7 @@ impl TryFrom<String> for Device {
 /// `--device`, of every command that trains.
 #[derive(Args)]
 pub(crate) struct DeviceOption {
-    /// What computes: cpu, cuda, vulkan or metal, or cuda:1 for the second of several; the same as run.device.
+    /// What computes: cpu, cuda, hip, vulkan or metal, or cuda:1 for the second of several; the same as run.device.
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
 }
@@ -101,7 +101,9 @@ mod tests {
 
     #[test]
     fn devices_read_as_they_are_written() {
-        for text in ["cpu", "cuda", "cuda:1", "vulkan", "vulkan:0", "metal"] {
+        for text in [
+            "cpu", "cuda", "cuda:1", "hip", "vulkan", "vulkan:0", "metal",
+        ] {
             let device: Device = text.parse().expect("a device");
             assert_eq!(device.to_string(), text);
         }

@@ -16,7 +16,7 @@ use sansprop::model::Model;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
 use sansprop_kernels::{
-    Backend, Ceilings, CpuBackend, CudaBackend, GpuApi, Reference, WgpuBackend,
+    Backend, Ceilings, CpuBackend, CudaBackend, GpuApi, HipBackend, Reference, WgpuBackend,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub(crate) enum Machine {
     Reference(Reference),
     Wgpu(WgpuBackend),
     Cuda(CudaBackend),
+    Hip(HipBackend),
 }
 
 impl Machine {
@@ -36,6 +37,7 @@ impl Machine {
         if let Device::Gpu { api, index } = run.device {
             return Ok(match api {
                 GpuApi::Cuda => Self::Cuda(CudaBackend::open(index)?),
+                GpuApi::Hip => Self::Hip(HipBackend::open(index)?),
                 GpuApi::Vulkan | GpuApi::Metal => Self::Wgpu(WgpuBackend::open(api, index)?),
             });
         }
@@ -59,6 +61,7 @@ impl Machine {
             Self::Reference(backend) => backend.device(),
             Self::Wgpu(backend) => backend.device(),
             Self::Cuda(backend) => backend.device(),
+            Self::Hip(backend) => backend.device(),
         }
     }
 
@@ -66,7 +69,7 @@ impl Machine {
     pub(crate) fn instruction_set(&self) -> String {
         match self {
             Self::Cpu(backend) => backend.instruction_set().to_string(),
-            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) => "none".into(),
+            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => "none".into(),
         }
     }
 
@@ -74,7 +77,7 @@ impl Machine {
     pub(crate) fn threads(&self) -> usize {
         match self {
             Self::Cpu(backend) => backend.threads(),
-            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) => 1,
+            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => 1,
         }
     }
 
@@ -85,13 +88,14 @@ impl Machine {
             Self::Reference(backend) => backend.precision(),
             Self::Wgpu(backend) => backend.precision(),
             Self::Cuda(backend) => backend.precision(),
+            Self::Hip(backend) => backend.precision(),
         }
     }
 
     /// Bytes of one number.
     pub(crate) fn value_bytes(&self) -> usize {
         match self {
-            Self::Cpu(_) | Self::Wgpu(_) | Self::Cuda(_) => size_of::<f32>(),
+            Self::Cpu(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => size_of::<f32>(),
             Self::Reference(_) => size_of::<f64>(),
         }
     }
@@ -101,7 +105,7 @@ impl Machine {
     pub(crate) fn ceilings(&self, bytes: usize) -> Option<Ceilings> {
         match self {
             Self::Cpu(backend) => Some(backend.ceilings(bytes)),
-            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) => None,
+            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => None,
         }
     }
 
@@ -112,6 +116,7 @@ impl Machine {
             Self::Reference(backend) => kernels(backend, model),
             Self::Wgpu(backend) => kernels(backend, model),
             Self::Cuda(backend) => kernels(backend, model),
+            Self::Hip(backend) => kernels(backend, model),
         };
         Environment::now(
             self.device(),
@@ -160,6 +165,7 @@ impl Machine {
             Self::Reference(backend) => train_on(backend, plan, trials, options, screen, stop),
             Self::Wgpu(backend) => train_on(backend, plan, trials, options, screen, stop),
             Self::Cuda(backend) => train_on(backend, plan, trials, options, screen, stop),
+            Self::Hip(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
 }

@@ -89,7 +89,7 @@ fn devices_that_are_none() {
     let folder = temporary(CONV);
     let train = |option: &str, code| expect(folder.path(), &["train", "c.toml", option], code);
     let out = train("--device=gpu", 2);
-    assert!(out.contains("write cpu, cuda, vulkan or metal"), "{out}");
+    assert!(out.contains("write cpu, cuda, hip, vulkan or metal"), "{out}");
     let out = train("--set=run.device=vulcan", 2);
     assert!(
         out.contains("run.device") && out.contains("\"vulcan\""),
@@ -281,6 +281,39 @@ fn too_large_for_the_device() {
     let out = expect(folder.path(), &arguments, 1);
     let needs = "the GPU failed: this needs ";
     assert!(out.contains(needs) && !out.contains("panicked"), "{out}");
+}
+
+/// A cohort that the device cannot hold is split until its parts fit.
+#[test]
+fn a_cohort_too_large_for_the_device_is_split() {
+    if !vulkan() {
+        return;
+    }
+    let folder = temporary("");
+    let path = folder.path();
+    if !expect(path, &["devices"], 0).contains("llvmpipe") {
+        println!("skipped, 1 test of Mesa's software driver");
+        return;
+    }
+    // Weights and moments of nine trials are more than its 128 MiB, those of five are not.
+    let sweep = "[data]\ntrain_points = 4\n[network]\nkind = \"dense\"\nwidth = 1080\ndepth = 2\n\
+                 [train]\nbatch = 2\nmax_steps = 1\noptimizer = \"adam\"\n[sweep]\n\
+                 lr = [1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 7e-4, 8e-4, 9e-4]\n";
+    fs::write(path.join("s.toml"), sweep).expect("a writable folder");
+    let out = expect(
+        path,
+        &["sweep", "s.toml", "--out=grid", "--device=vulkan"],
+        0,
+    );
+    let split = "9 trials failed together (the GPU failed: this needs ";
+    assert!(
+        out.contains(split) && out.contains("going on with 5 at a time"),
+        "{out}"
+    );
+    let runs = fs::read_dir(path.join("grid")).expect("the sweep's folder");
+    let runs = runs.map(|entry| entry.expect("an entry").path());
+    let ended = runs.filter(|run| run.join("final.safetensors").exists());
+    assert_eq!(ended.count(), 9);
 }
 
 /// `align`, `check` and `bench` take the option too.

@@ -1,6 +1,7 @@
 //! Which GPUs there are, and kernels on one of them. Nothing here is linked: drivers are looked for at run time.
 
 use super::GpuBackend;
+use super::hip::hip_devices;
 use cubecl::cuda::install::cuda_path;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::future::block_on;
@@ -20,6 +21,8 @@ pub type CudaBackend = GpuBackend<CudaRuntime>;
 pub enum GpuApi {
     /// NVIDIA's driver.
     Cuda,
+    /// AMD's ROCm.
+    Hip,
     /// Vulkan: NVIDIA, AMD and Intel on Linux and Windows, and Mesa's software driver.
     Vulkan,
     /// Apple's.
@@ -28,12 +31,13 @@ pub enum GpuApi {
 
 impl GpuApi {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Cuda, Self::Vulkan, Self::Metal];
+    pub const ALL: [Self; 4] = [Self::Cuda, Self::Hip, Self::Vulkan, Self::Metal];
 
-    /// The name by which a device is chosen: `cuda`, `vulkan`, `metal`.
+    /// The name by which a device is chosen: `cuda`, `hip`, `vulkan`, `metal`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cuda => "cuda",
+            Self::Hip => "hip",
             Self::Vulkan => "vulkan",
             Self::Metal => "metal",
         }
@@ -100,7 +104,7 @@ pub enum GpuError {
 }
 
 impl GpuError {
-    fn unavailable(api: GpuApi, reason: impl Into<String>) -> Self {
+    pub(super) fn unavailable(api: GpuApi, reason: impl Into<String>) -> Self {
         Self::Unavailable {
             api,
             reason: reason.into(),
@@ -115,6 +119,7 @@ impl GpuError {
 pub fn gpu_devices(api: GpuApi) -> Result<Vec<GpuDevice>, GpuError> {
     match api {
         GpuApi::Cuda => cuda_devices(),
+        GpuApi::Hip => hip_devices(),
         GpuApi::Vulkan | GpuApi::Metal => {
             let (_, adapters) = adapters(api)?;
             Ok((0..)
@@ -236,7 +241,7 @@ fn describe(api: GpuApi, index: usize, adapter: &wgpu::Adapter) -> GpuDevice {
 }
 
 /// The device asked for: the first unless a number says which.
-fn choose(devices: usize, api: GpuApi, index: Option<usize>) -> Result<usize, GpuError> {
+pub(super) fn choose(devices: usize, api: GpuApi, index: Option<usize>) -> Result<usize, GpuError> {
     match index.unwrap_or(0) {
         index if index < devices => Ok(index),
         index => Err(GpuError::Index {
@@ -247,7 +252,7 @@ fn choose(devices: usize, api: GpuApi, index: Option<usize>) -> Result<usize, Gp
     }
 }
 
-fn title(device: &GpuDevice) -> String {
+pub(super) fn title(device: &GpuDevice) -> String {
     let kind = if device.software { ", on the CPU" } else { "" };
     format!("{}:{} ({}{kind})", device.api, device.index, device.name)
 }

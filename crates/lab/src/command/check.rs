@@ -93,6 +93,7 @@ fn observe(check: &Check<'_>, machine: &Machine) -> Vec<Finding> {
         Machine::Reference(backend) => check.run(backend, &Reference, &mut take),
         Machine::Wgpu(backend) => check.run(backend, &Reference, &mut take),
         Machine::Cuda(backend) => check.run(backend, &Reference, &mut take),
+        Machine::Hip(backend) => check.run(backend, &Reference, &mut take),
     }
     bar.finish_and_clear();
     findings

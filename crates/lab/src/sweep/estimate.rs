@@ -237,6 +237,7 @@ impl Speeds {
             Machine::Reference(backend) => measure_on(&backend, &plan),
             Machine::Wgpu(backend) => measure_on(&backend, &plan),
             Machine::Cuda(backend) => measure_on(&backend, &plan),
+            Machine::Hip(backend) => measure_on(&backend, &plan),
         }?;
         self.0.insert(network, speed);
         Ok(speed)

@@ -10,7 +10,7 @@ use crate::table::percent;
 use sansprop::cohort::Status;
 use sansprop_kernels::GpuFailure;
 use std::any::Any;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +39,9 @@ pub(crate) struct Worker<'a> {
 struct Known {
     /// Trials that need no more work of this process.
     settled: HashSet<usize>,
-    /// Trials whose cohort failed: each is tried by itself, so that a failure stays its own.
-    alone: HashSet<usize>,
+    /// Trials whose cohort failed, with the most that are trained at once in the next: one by one, so that a failure
+    /// stays its own, or half as many where a device may have been too small for all.
+    company: HashMap<usize, usize>,
     /// Failed trials that were cleared for another try.
     retried: HashSet<usize>,
     /// What went wrong here, by trial.
@@ -128,15 +129,17 @@ impl Worker<'_> {
                         None if whole && claimed.is_empty() => break,
                         None => {}
                     }
-                    if known.alone.contains(&index) && !claimed.is_empty() {
+                    let most = claimed.first().map(|(first, _)| known.company.get(first));
+                    if most.flatten().is_some_and(|&most| claimed.len() >= most) {
                         break;
                     }
                 }
                 // Trials left at different places cannot go on in one cohort; the others' locks are released.
                 let place = |c: &Contestant| c.checkpoint.as_ref().map(Checkpoint::place);
                 if let Some(first) = claimed.first().map(|(_, c)| place(c)) {
-                    let alone = known.alone.contains(&claimed[0].0);
-                    claimed.retain(|(i, c)| place(c) == first && known.alone.contains(i) == alone);
+                    let company = |index: usize| known.company.get(&index).copied();
+                    let most = company(claimed[0].0);
+                    claimed.retain(|(i, c)| place(c) == first && company(*i) == most);
                     return Ok(Next::Train(claimed));
                 }
             }
@@ -234,7 +237,7 @@ impl Worker<'_> {
         let threads = threads_of_job(config.run.threads, self.jobs);
         let machine = Machine::new(&config.run, threads)?;
         let train = || machine.train(&plan, &contestants, self.screen, self.stop);
-        let message = match catch_unwind(AssertUnwindSafe(train)) {
+        let (message, company) = match catch_unwind(AssertUnwindSafe(train)) {
             Ok(Ok(results)) => {
                 for (&index, result) in indices.iter().zip(&results) {
                     let name = &self.trials[index].id;
@@ -262,8 +265,14 @@ impl Worker<'_> {
                     .say(&format!("{path}: taken over by another worker"));
                 return Ok(());
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic_message(&*panic),
+            Ok(Err(error)) => (error.to_string(), 1),
+            Err(panic) => (
+                panic_message(&*panic),
+                match panic.is::<GpuFailure>() {
+                    true => indices.len().div_ceil(2),
+                    false => 1,
+                },
+            ),
         };
         let mut known = open(known);
         if let [index] = indices[..] {
@@ -277,10 +286,14 @@ impl Worker<'_> {
             self.fail(index, message, &mut known);
             return Ok(());
         }
+        self.screen.say(&format!(
+            "{} trials failed together ({message}); going on with {company} at a time",
+            indices.len()
+        ));
         for &index in &indices {
             // Those that ended before the failure have ended.
             if !self.ended(index, &self.out.join(&self.trials[index].id), &known)? {
-                known.alone.insert(index);
+                known.company.insert(index, company);
             }
         }
         Ok(())
