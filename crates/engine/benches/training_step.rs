@@ -206,7 +206,7 @@ fn serve_epochs<B: Backend>(cohort: &mut Cohort<'_, B>, batch: usize) {
     };
     let count = EPOCH * batch + 1;
     let pixels = (0..count * shape.len()).map(|_| random.uniform() as f32);
-    let labels = (0..count).map(|i| (i % 10) as u8).collect();
+    let labels = (0..count).map(|i| (i % 10) as u32).collect();
     let images = Images::new(shape, 10, Pixels::Floats(pixels.collect()), labels);
     let images = images.expect("a valid set");
     let split = Split::held_out(Samples::Images(&images), 1, None).expect("a split");

@@ -82,13 +82,16 @@ impl<B: Backend> Observer<B> for Seen {
 /// One trial's tensors by their bits.
 type Bits = Vec<(String, Vec<u32>)>;
 
+/// How each trial ended, and after how many updates.
+type Ends = Vec<(Status, u64)>;
+
 /// Everything that training makes of the trials.
 fn trained(
     model: &Model,
     split: &Split<'_>,
     (specs, epochs): (&[TrialSpec], usize),
     spread: bool,
-) -> Option<(Seen, Vec<Bits>, Vec<(Status, u64)>)> {
+) -> Option<(Seen, Vec<Bits>, Ends)> {
     let backend = device()?;
     let mut cohort = Cohort::new(&backend, model.clone(), 3, BATCH, 0.1, specs);
     if spread {

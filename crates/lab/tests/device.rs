@@ -89,7 +89,10 @@ fn devices_that_are_none() {
     let folder = temporary(CONV);
     let train = |option: &str, code| expect(folder.path(), &["train", "c.toml", option], code);
     let out = train("--device=gpu", 2);
-    assert!(out.contains("write cpu, cuda, hip, vulkan or metal"), "{out}");
+    assert!(
+        out.contains("write cpu, cuda, hip, vulkan or metal"),
+        "{out}"
+    );
     let out = train("--set=run.device=vulcan", 2);
     assert!(
         out.contains("run.device") && out.contains("\"vulcan\""),
