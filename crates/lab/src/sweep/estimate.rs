@@ -163,10 +163,11 @@ fn multiply_adds(plan: &Plan) -> f64 {
 fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
     let (model, batch) = (&plan.model, plan.config.train.batch);
     let alignment = plan.config.run.alignment;
-    // Trials with companions step one after the other, and so do those on a GPU.
-    let lanes = match alignment || !plan.config.run.device.is_cpu() {
-        true => 0,
-        false => lane_count(model, batch, specs.len(), threads),
+    // Trials with companions step one after the other; on a GPU, each of the others has a room of its own.
+    let lanes = match (alignment, plan.config.run.device.is_cpu()) {
+        (true, _) => 0,
+        (false, true) => lane_count(model, batch, specs.len(), threads),
+        (false, false) => specs.len(),
     };
     let parameters = model.parameters();
     let looks = |s: &TrialSpec| alignment && shares_initial(s);
