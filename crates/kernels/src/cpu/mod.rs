@@ -14,6 +14,7 @@ mod panel;
 mod pointer;
 mod recurrent;
 mod rounding;
+mod rows;
 mod scratch;
 mod sweep;
 mod threads;
@@ -31,6 +32,7 @@ use pack::{Direction, Packing, pack};
 use panel::{FeedbackPort, Slopes};
 use pointer::Pointer;
 use recurrent::Sequence;
+use rows::Grid;
 use scratch::{Scratch, Workers};
 use std::fmt;
 use std::sync::Mutex;
@@ -46,7 +48,7 @@ const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 enum Arithmetic {
     /// f32 by whatever sums are fastest.
     F32,
-    /// f32 with every sum in its plain order: no tiled convolutions.
+    /// f32 with every sum in a plain order: no tiled convolutions.
     Strict,
     /// f32 sums of operands that are rounded to bf16.
     Bf16,
@@ -129,7 +131,8 @@ impl CpuBackend {
         })
     }
 
-    /// The same with every sum in its plain order, taps then channels: no transforms, least rounding.
+    /// The same with every sum in a plain order, product by product: no transforms, least rounding. It runs over taps,
+    /// then channels; where a grid is walked row by row, as `rows` describes, over columns, channels, rows.
     #[must_use]
     pub fn strict(self) -> Self {
         Self {
@@ -268,6 +271,13 @@ impl CpuBackend {
             return;
         }
         let weight = (weight, self.rounds());
+        if let Some(grid) = Grid::of(layer, direction, columns.div_ceil(set.lanes())) {
+            let packing = packing.one_vector(set.lanes());
+            pack(&self.threads, direction, weight, packing, packed);
+            let weights = (&packed[..], packing);
+            rows::gather(&mut workers, grid, batch, panels, weights, finish);
+            return;
+        }
         pack(&self.threads, direction, weight, packing, packed);
         let fill = Fill::Gather {
             links,

@@ -29,6 +29,14 @@ impl Packing {
         }
     }
 
+    /// The same in blocks of one vector.
+    pub(super) fn one_vector(self, lanes: usize) -> Self {
+        Self {
+            block: lanes,
+            ..self
+        }
+    }
+
     /// Number of blocks.
     pub(super) fn blocks(&self) -> usize {
         self.columns.div_ceil(self.block)

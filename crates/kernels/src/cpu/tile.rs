@@ -4,7 +4,7 @@ use super::lanes::{self, CHAINS, Lanes, fold};
 use crate::Link;
 
 /// A register tile whose height is known at compile time.
-trait RowTile<V: Lanes> {
+pub(super) trait RowTile<V: Lanes> {
     /// The greatest height that the registers hold.
     const MOST: usize;
 
@@ -21,16 +21,16 @@ trait RowTile<V: Lanes> {
 /// # Safety
 /// The contract of the tile.
 #[inline(always)]
-unsafe fn run_rows<V: Lanes, T: RowTile<V>>(tile: T, from: usize, rows: usize) {
+pub(super) unsafe fn run_rows<V: Lanes, T: RowTile<V>>(tile: T, from: usize, rows: usize) {
     // SAFETY: handed on from the caller.
     unsafe {
         match rows {
             1 => tile.run::<1>(from),
             2 => tile.run::<2>(from),
             3 => tile.run::<3>(from),
-            4 => tile.run::<4>(from),
-            5 => tile.run::<5>(from),
-            6 => tile.run::<6>(from),
+            4 if T::MOST >= 4 => tile.run::<4>(from),
+            5 if T::MOST >= 5 => tile.run::<5>(from),
+            6 if T::MOST >= 6 => tile.run::<6>(from),
             7 if T::MOST >= 7 => tile.run::<7>(from),
             8 if T::MOST >= 8 => tile.run::<8>(from),
             9 if T::MOST >= 9 => tile.run::<9>(from),
