@@ -22,8 +22,8 @@ pub use backend::{
 };
 pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{
-    CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, GpuFailure, WgpuBackend,
-    gpu_devices,
+    CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, GpuFailure, Operands,
+    WgpuBackend, gpu_devices,
 };
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;
