@@ -163,7 +163,7 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
     );
     add(
         "precision = \"f32\"".into(),
-        "f32; f32-strict: every sum in its plain order; bf16: operands of 16 bits; f64: the slow reference",
+        "f32; f32-strict: every sum in its plain order; tf32 (GPUs), bf16: rounded operands; f64: the slow reference",
     );
     add(
         format!("log_steps = {}", run.log_steps),
