@@ -105,7 +105,7 @@ def parser(description, axes, threads=os.cpu_count()):
         parser.add_argument(f"--{axis}", type=words, default=default, help=text)
     parser.add_argument("--ours", default="cpu", help="our device, as sansprop devices lists them")
     parser.add_argument("--rule", default="normal", help="our rule; the peer always takes backprop's step")
-    parser.add_argument("--precision", default="f32", help="ours: f32, f32-strict, bf16")
+    parser.add_argument("--precision", default="f32", help="ours: f32, f32-strict, tf32, bf16")
     parser.add_argument("--threads", type=int, default=threads)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--binary", help="the compiled benchmark; without it, cargo builds it")

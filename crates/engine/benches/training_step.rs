@@ -1,7 +1,7 @@
 //! Time of one training step on the CIFAR-10 network of the paper: forward, feedback, weight gradients, update.
 //!
 //! `cargo bench -p sansprop --bench training_step -- [--width W] [--batch B] [--threads T] [--rule NAME]
-//! [--steps N] [--precision f32|f32-strict|bf16] [--device cpu|cuda|hip|vulkan|metal] [--serve]`
+//! [--steps N] [--precision f32|f32-strict|tf32|bf16] [--device cpu|cuda|hip|vulkan|metal] [--serve]`
 //!
 //! Prints the losses of the first steps (on a fixed minibatch, so that a peer can check that it computes the
 //! same), then milliseconds per step as minimum, median and maximum, and the multiply-add rate. With
@@ -18,7 +18,7 @@ use sansprop::rng::LegacyRandom;
 use sansprop::rule::Rule;
 use sansprop::train::{Event, Observer, Schedule, train};
 use sansprop_kernels::{
-    Activation, Backend, CpuBackend, CudaBackend, GpuApi, HipBackend, Norm, WgpuBackend,
+    Activation, Backend, CpuBackend, CudaBackend, GpuApi, HipBackend, Norm, Operands, WgpuBackend,
 };
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
@@ -100,9 +100,28 @@ fn minibatch(batch: usize) -> Minibatch {
 fn main() {
     let options = options();
     match options.device {
-        Some(GpuApi::Cuda) => run(&CudaBackend::open(None).expect("a device"), &options),
-        Some(GpuApi::Hip) => run(&HipBackend::open(None).expect("a device"), &options),
-        Some(api) => run(&WgpuBackend::open(api, None).expect("a device"), &options),
+        Some(api) => {
+            let operands = match options.precision.as_str() {
+                "f32" => Operands::F32,
+                "tf32" => Operands::Tf32,
+                "bf16" => Operands::Bf16,
+                other => panic!("no precision {other} on a GPU"),
+            };
+            match api {
+                GpuApi::Cuda => {
+                    let backend = CudaBackend::open(None).expect("a device");
+                    run(&backend.rounding(operands), &options);
+                }
+                GpuApi::Hip => {
+                    let backend = HipBackend::open(None).expect("a device");
+                    run(&backend.rounding(operands), &options);
+                }
+                GpuApi::Vulkan | GpuApi::Metal => {
+                    let backend = WgpuBackend::open(api, None).expect("a device");
+                    run(&backend.rounding(operands), &options);
+                }
+            }
+        }
         None => {
             let backend = CpuBackend::new(options.threads).expect("a backend");
             let backend = match options.precision.as_str() {

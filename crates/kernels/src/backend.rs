@@ -153,7 +153,7 @@ pub trait Backend: Send + Sync {
     /// Device and instruction set, in words.
     fn device(&self) -> String;
 
-    /// Name of the arithmetic: `f32`, `f32-strict`, `bf16`, `f64`.
+    /// Name of the arithmetic: `f32`, `f32-strict`, `tf32`, `bf16`, `f64`.
     fn precision(&self) -> &'static str;
 
     /// By what a layer is computed: all that decides it are its shape, the precision and the instruction set.

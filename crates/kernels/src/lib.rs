@@ -23,7 +23,7 @@ pub use backend::{
 pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{
     CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, GpuFailure, HipBackend,
-    WgpuBackend, gpu_devices,
+    Operands, WgpuBackend, gpu_devices,
 };
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;

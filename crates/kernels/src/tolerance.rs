@@ -16,6 +16,9 @@ pub const F32_RMS: f64 = 1e-5;
 /// Largest relative error of one rounding to f32.
 pub const F32_ROUNDING: f64 = 1.0 / (1 << 24) as f64;
 
+/// The same of a rounding to tf32, which keeps 11 significant bits.
+pub const TF32_ROUNDING: f64 = 1.0 / (1 << 11) as f64;
+
 /// The same of a rounding to bf16, which keeps 8 significant bits.
 pub const BF16_ROUNDING: f64 = 1.0 / (1 << 8) as f64;
 

@@ -7,6 +7,7 @@ use sansprop_kernels::{Activation, Backend, GpuApi, Layer, Norm, Reference, Wgpu
 use std::sync::Arc;
 
 mod cases;
+mod rounded;
 use cases::{ACTIVATIONS, Case, Updates, buffer, compare, run_cell};
 
 /// The first device of Vulkan (of Metal on Apple's systems), if there is one.

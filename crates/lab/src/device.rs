@@ -27,6 +27,14 @@ impl Device {
     pub(crate) fn is_cpu(&self) -> bool {
         *self == Self::Cpu
     }
+
+    /// The precisions that it computes in.
+    pub(crate) fn precisions(&self) -> &'static [&'static str] {
+        match self {
+            Self::Cpu => &["f32", "f32-strict", "bf16", "f64"],
+            Self::Gpu { .. } => &["f32", "tf32", "bf16"],
+        }
+    }
 }
 
 impl fmt::Display for Device {

@@ -16,7 +16,8 @@ use sansprop::model::Model;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
 use sansprop_kernels::{
-    Backend, Ceilings, CpuBackend, CudaBackend, GpuApi, HipBackend, Reference, WgpuBackend,
+    Backend, Ceilings, CpuBackend, CudaBackend, GpuApi, HipBackend, Operands, Reference,
+    WgpuBackend,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -35,10 +36,18 @@ impl Machine {
     /// The backend that a config's `[run]` asks for, on so many threads of the CPU (0: one per core).
     pub(crate) fn new(run: &Run, threads: usize) -> Result<Self, Failure> {
         if let Device::Gpu { api, index } = run.device {
+            let operands = match run.precision {
+                Precision::F32 => Operands::F32,
+                Precision::Tf32 => Operands::Tf32,
+                Precision::Bf16 => Operands::Bf16,
+                other => return Err(not_computed(run, other)),
+            };
             return Ok(match api {
-                GpuApi::Cuda => Self::Cuda(CudaBackend::open(index)?),
-                GpuApi::Hip => Self::Hip(HipBackend::open(index)?),
-                GpuApi::Vulkan | GpuApi::Metal => Self::Wgpu(WgpuBackend::open(api, index)?),
+                GpuApi::Cuda => Self::Cuda(CudaBackend::open(index)?.rounding(operands)),
+                GpuApi::Hip => Self::Hip(HipBackend::open(index)?.rounding(operands)),
+                GpuApi::Vulkan | GpuApi::Metal => {
+                    Self::Wgpu(WgpuBackend::open(api, index)?.rounding(operands))
+                }
             });
         }
         Ok(match run.precision {
@@ -46,6 +55,7 @@ impl Machine {
             Precision::F32Strict => Self::Cpu(CpuBackend::new(threads)?.strict()),
             Precision::Bf16 => Self::Cpu(CpuBackend::new(threads)?.bf16()),
             Precision::F64 => Self::Reference(Reference),
+            other @ Precision::Tf32 => return Err(not_computed(run, other)),
         })
     }
 
@@ -168,6 +178,15 @@ impl Machine {
             Self::Hip(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
+}
+
+/// What a config is told that asks a device for a precision of others.
+fn not_computed(run: &Run, precision: Precision) -> Failure {
+    let precision = precision.name();
+    Failure::Usage(format!(
+        "run.device = {} does not compute in {precision}",
+        run.device
+    ))
 }
 
 fn kernels<B: Backend>(backend: &B, model: &Model) -> Vec<LayerRecord> {

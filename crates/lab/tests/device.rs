@@ -106,7 +106,8 @@ fn devices_that_are_none() {
     ];
     let out = expect(folder.path(), &options, 2);
     assert!(
-        out.contains("run.precision = f64") && out.contains("computes in f32"),
+        out.contains("run.precision = f64")
+            && out.contains("computes in f32, tf32, bf16; f32-strict and f64"),
         "{out}"
     );
     if !out.contains("metal:0") && !cfg!(target_vendor = "apple") {
@@ -186,6 +187,42 @@ fn recurrent_and_dense_networks_learn_as_on_the_cpu() {
             close(&gpu, &cpu, &format!("{name} {rule}"));
         }
     }
+}
+
+/// Oracle: the same run in f32 on the CPU, within what operands of so few bits do to a loss.
+#[test]
+fn rounded_operands_learn_nearly_as_f32() {
+    let folder = temporary(CONV);
+    let train = |out: &str, options: &[&str], code| {
+        let arguments = [&["train", "c.toml", "--out", out], options].concat();
+        expect(folder.path(), &arguments, code)
+    };
+    let out = train("refused", &["--set=run.precision=tf32"], 2);
+    assert!(
+        out.contains("run.precision = tf32") && out.contains("tf32 is for GPUs"),
+        "{out}"
+    );
+    if !vulkan() {
+        return;
+    }
+    train("f32", &[], 0);
+    let expected = losses(&folder.path().join("f32"));
+    for (precision, bound) in [("tf32", 2e-3), ("bf16", 2e-2)] {
+        let set = format!("--set=run.precision={precision}");
+        train(precision, &["--device=vulkan", &set], 0);
+        let run = folder.path().join(precision);
+        let found = losses(&run);
+        assert_eq!(found.len(), expected.len());
+        let off = |(f, e): (&f64, &f64)| (f - e).abs() / e;
+        let worst = found.iter().zip(&expected).map(off).fold(0.0, f64::max);
+        assert!(worst > 0.0 && worst <= bound, "{precision}: {worst}");
+        let environment = fs::read(run.join("env.json")).expect("env.json");
+        let environment: Value = serde_json::from_slice(&environment).expect("JSON");
+        assert_eq!(environment["precision"], precision);
+    }
+    let options = ["--device=vulkan", "--set=run.precision=f32-strict"];
+    let out = train("refused", &options, 2);
+    assert!(out.contains("f32-strict and f64 are for the cpu"), "{out}");
 }
 
 /// A run goes on on another device as it would have on its own: killed on the GPU, finished on either. Oracle: the

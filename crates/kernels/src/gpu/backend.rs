@@ -3,7 +3,7 @@
 use super::buffer::GpuBuffer;
 use super::launch::groups_of;
 use super::memory::Device;
-use super::products::Walk;
+use super::operands::Operands;
 use super::tile::{Direction, Tile};
 use super::wiring::{DeviceWiring, Wirings};
 use super::work::{Item, Kernel, Span};
@@ -14,10 +14,11 @@ use crate::{
 use cubecl::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Kernels on a GPU, in f32.
+/// Kernels on a GPU: sums in f32, of operands in f32 or rounded.
 pub struct GpuBackend<R: Runtime> {
     device: Arc<Device<R>>,
     name: String,
+    operands: Operands,
     wirings: Wirings<R>,
     dense: Arc<Wiring>,
     /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
@@ -47,6 +48,7 @@ impl<R: Runtime> GpuBackend<R> {
         Self {
             device,
             name,
+            operands: Operands::F32,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
             one,
@@ -57,6 +59,16 @@ impl<R: Runtime> GpuBackend<R> {
                 rate: (0.0, rate),
             }),
         }
+    }
+
+    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32.
+    #[must_use]
+    pub fn rounding(self, operands: Operands) -> Self {
+        Self { operands, ..self }
+    }
+
+    pub(super) fn operands(&self) -> Operands {
+        self.operands
     }
 
     pub(super) fn memory(&self) -> &Arc<Device<R>> {
@@ -128,7 +140,11 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     }
 
     fn precision(&self) -> &'static str {
-        "f32"
+        self.operands.name()
+    }
+
+    fn operand_rounding(&self) -> f64 {
+        self.operands.rounding()
     }
 
     fn kernels(&self, layer: &Layer) -> LayerKernels {
@@ -240,7 +256,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         delta: &GpuBuffer<R>,
         out: &mut GpuBuffer<R>,
     ) {
-        let walk = Walk::new(layer, batch, Direction::Backward);
+        let walk = self.walk(layer, batch, Direction::Backward);
         self.product(walk, layer.scale, weight, None, delta, out);
     }
 
@@ -254,7 +270,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         path: Landing<'_, GpuBuffer<R>>,
         local: Option<Landing<'_, GpuBuffer<R>>>,
     ) {
-        let walk = Walk::new(layer, batch, Direction::Backward);
+        let walk = self.walk(layer, batch, Direction::Backward);
         self.product_lands(walk, port, weight, delta, path, local);
     }
 
@@ -279,7 +295,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         error: &GpuBuffer<R>,
         landing: Landing<'_, GpuBuffer<R>>,
     ) {
-        let walk = Walk::new(direct, batch, Direction::Forward);
+        let walk = self.walk(direct, batch, Direction::Forward);
         self.product_lands(walk, port, weight, error, landing, None);
     }
 
@@ -312,7 +328,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
             norm: Norm::None,
             activation: Activation::Linear,
         };
-        let walk = Walk::new(&drive, cell.steps * batch, Direction::Forward);
+        let walk = self.walk(&drive, cell.steps * batch, Direction::Forward);
         self.product(
             walk,
             1.0,
@@ -321,7 +337,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
             input,
             &record.z,
         );
-        let (size, tile) = (batch * cell.width, Tile::new(batch, cell.width));
+        let (size, tile) = (
+            batch * cell.width,
+            Tile::new(batch, cell.width, self.operands),
+        );
         for t in 0..cell.steps {
             let kernel = Kernel::RecurStep(tile, cell.activation);
             let hidden = weights.hidden.first(cell.width * cell.width);
@@ -350,7 +369,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         unrolled: Unrolled<'_, GpuBuffer<R>>,
         local: Option<Landing<'_, GpuBuffer<R>>>,
     ) {
-        let (size, tile) = (batch * cell.width, Tile::new(batch, cell.width));
+        let (size, tile) = (
+            batch * cell.width,
+            Tile::new(batch, cell.width, self.operands),
+        );
         let hidden = hidden.first(cell.width * cell.width);
         for t in (0..=cell.steps).rev() {
             let (last, first) = (t == cell.steps, t == 0);

@@ -1,14 +1,16 @@
 //! Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
 use super::launch::{group, item, place};
-use super::tile::{DEPTH, SIDE, value_or_zero};
+use super::operands::{Operands, operand_or_zero};
+use super::tile::{DEPTH, SIDE};
 use cubecl::prelude::*;
 
-/// Columns and rows of a gradient tile that one thread holds.
+/// Columns and rows of a gradient tile that one thread holds, and what it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct GradientTile {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
+    pub(super) operands: Operands,
 }
 
 /// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale.
@@ -79,14 +81,14 @@ pub(super) fn gradient_part(
             let c = first_input + column + i * SIDE;
             let at = input + (source * batch + r) * inputs + c;
             a[row * a_stride + column + i * SIDE] =
-                value_or_zero(heap, at, term < depth && c < inputs);
+                operand_or_zero(heap, at, term < depth && c < inputs, tile.operands);
         }
         #[unroll]
         for j in 0..tile.outputs {
             let c = first_output + column + j * SIDE;
             let at = delta + (destination * batch + r) * outputs + c;
             d[row * d_stride + column + j * SIDE] =
-                value_or_zero(heap, at, term < depth && c < outputs);
+                operand_or_zero(heap, at, term < depth && c < outputs, tile.operands);
         }
         sync_cube();
         for k in 0..DEPTH {

@@ -4,6 +4,7 @@ use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
 use super::gradient::GradientTile;
 use super::launch::groups_of;
+use super::operands::Operands;
 use super::panel::Arrival;
 use super::tile::{Direction, MOST_ROWS, SIDE, Tile, columns_a_thread};
 use super::wiring::DeviceWiring;
@@ -24,7 +25,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(layer: &'a Layer, batch: usize, direction: Direction) -> Self {
+    fn new(layer: &'a Layer, batch: usize, direction: Direction, operands: Operands) -> Self {
         let columns = match direction {
             Direction::Forward => layer.outputs,
             Direction::Backward => layer.inputs,
@@ -33,7 +34,7 @@ impl<'a> Walk<'a> {
             layer,
             batch,
             direction,
-            tile: Tile::new(batch, columns),
+            tile: Tile::new(batch, columns, operands),
         }
     }
 
@@ -105,6 +106,16 @@ fn groups(layer: &Layer, batch: usize) -> (usize, usize) {
 }
 
 impl<R: Runtime> GpuBackend<R> {
+    /// The walk of a product of this backend's operands.
+    pub(super) fn walk<'a>(
+        &self,
+        layer: &'a Layer,
+        batch: usize,
+        direction: Direction,
+    ) -> Walk<'a> {
+        Walk::new(layer, batch, direction, self.operands())
+    }
+
     /// `out = scale · product + bias`.
     pub(super) fn product(
         &self,
@@ -145,7 +156,7 @@ impl<R: Runtime> GpuBackend<R> {
         input: &GpuBuffer<R>,
         out: &Record<GpuBuffer<R>>,
     ) {
-        let walk = Walk::new(layer, batch, Direction::Forward);
+        let walk = self.walk(layer, batch, Direction::Forward);
         let len = walk.output_len();
         let inverse_deviation = out.inverse_deviation.first(layer.deviations());
         if !fused(layer.norm, batch) {
@@ -267,6 +278,7 @@ impl<R: Runtime> GpuBackend<R> {
         let tile = GradientTile {
             inputs: columns_a_thread(layer.inputs),
             outputs: columns_a_thread(layer.outputs),
+            operands: self.operands(),
         };
         let taps = layer.wiring.taps();
         let across = layer.inputs.div_ceil(SIDE * tile.inputs);

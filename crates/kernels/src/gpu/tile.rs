@@ -1,5 +1,6 @@
 //! The product that all kernels share: a work-group's tile of `Σ_(tap, src) panel(src) · W[tap]`.
 
+use super::operands::{Operands, operand_or_zero};
 use cubecl::prelude::*;
 
 /// Threads along each side of a work-group: `SIDE` rows by `SIDE` columns.
@@ -11,19 +12,22 @@ pub(super) const DEPTH: usize = 16;
 /// Largest number of rows that one work-group holds.
 pub(super) const MOST_ROWS: usize = 128;
 
-/// How many rows and columns a thread holds; row i of a thread is `thread + i · SIDE` of the tile.
+/// How many rows and columns a thread holds, and what it multiplies; row i of a thread is `thread + i · SIDE` of the
+/// tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
     pub(super) rows: usize,
     pub(super) columns: usize,
+    pub(super) operands: Operands,
 }
 
 impl Tile {
     /// The tile for panels of `batch` rows (or the first [`MOST_ROWS`] of them) and `columns` channels.
-    pub(super) fn new(batch: usize, columns: usize) -> Self {
+    pub(super) fn new(batch: usize, columns: usize, operands: Operands) -> Self {
         Self {
             rows: batch.min(MOST_ROWS).div_ceil(SIDE),
             columns: columns_a_thread(columns),
+            operands,
         }
     }
 
@@ -182,7 +186,7 @@ pub(super) fn accumulate(
             let r = place.first_row + row + i * SIDE;
             let at = walk.input + (source * walk.batch + r) * walk.channels + channel;
             panel[column * panel_stride + row + i * SIDE] =
-                value_or_zero(heap, at, term < depth && r < walk.batch);
+                operand_or_zero(heap, at, term < depth && r < walk.batch, tile.operands);
         }
         if comptime!(direction == Direction::Backward) {
             #[unroll]
@@ -190,7 +194,7 @@ pub(super) fn accumulate(
                 let c = place.first_column + row + j * SIDE;
                 let at = walk.weight + (tap * walk.columns + c) * walk.channels + channel;
                 matrix[column * matrix_stride + row + j * SIDE] =
-                    value_or_zero(heap, at, term < depth && c < walk.columns);
+                    operand_or_zero(heap, at, term < depth && c < walk.columns, tile.operands);
             }
         } else {
             let term = chunk * DEPTH + row;
@@ -203,10 +207,11 @@ pub(super) fn accumulate(
             #[unroll]
             for j in 0..tile.columns {
                 let c = place.first_column + column + j * SIDE;
-                matrix[row * matrix_stride + column + j * SIDE] = value_or_zero(
+                matrix[row * matrix_stride + column + j * SIDE] = operand_or_zero(
                     heap,
                     walk.weight + matrix_row * walk.columns + c,
                     term < depth && c < walk.columns,
+                    tile.operands,
                 );
             }
         }

@@ -1,6 +1,7 @@
 //! `sansprop devices`.
 
 use crate::cli::{Failure, print};
+use crate::device::Device;
 use crate::table::table;
 use clap::Args;
 use sansprop_kernels::{Backend, CpuBackend, GpuApi, gpu_devices};
@@ -16,7 +17,8 @@ pub(crate) struct Arguments {}
 pub(crate) fn run(_: &Arguments) -> Result<(), Failure> {
     let mut table = table(&["--device", "what it is", "precisions"], 3);
     let cpu = CpuBackend::new(0)?;
-    table.add_row(["cpu", &cpu.device(), "f32, f32-strict, bf16, f64"]);
+    let precisions = |device: Device| device.precisions().join(", ");
+    table.add_row(["cpu".into(), cpu.device(), precisions(Device::Cpu)]);
     let mut missing = String::new();
     for api in GpuApi::ALL {
         match gpu_devices(api) {
@@ -26,8 +28,10 @@ pub(crate) fn run(_: &Arguments) -> Result<(), Failure> {
                         true => " (a driver that computes on the CPU: slow)",
                         false => "",
                     };
-                    let name = format!("{api}:{}", device.index);
-                    table.add_row([name, format!("{}{note}", device.name), "f32".into()]);
+                    let index = Some(device.index);
+                    let gpu = Device::Gpu { api, index };
+                    let name = gpu.to_string();
+                    table.add_row([name, format!("{}{note}", device.name), precisions(gpu)]);
                 }
             }
             Err(error) => missing.push_str(&format!("{error}\n")),

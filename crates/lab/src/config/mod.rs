@@ -324,10 +324,12 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
             "must be a finite number",
         ));
     }
-    if !run.device.is_cpu() && run.precision != Precision::F32 {
+    let precisions = run.device.precisions();
+    if !precisions.contains(&run.precision.name()) {
         let expected = format!(
-            "run.device = {:?} computes in f32; f32-strict, bf16 and f64 are for the cpu",
-            run.device.to_string()
+            "run.device = {:?} computes in {}; f32-strict and f64 are for the cpu, tf32 is for GPUs",
+            run.device.to_string(),
+            precisions.join(", ")
         );
         return Err(value(
             "run.precision",

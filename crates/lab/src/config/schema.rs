@@ -149,6 +149,8 @@ pub enum Precision {
     F32,
     /// 32-bit floats, every sum as it is written: products in the order of taps and channels.
     F32Strict,
+    /// 32-bit sums of operands with 11 significant bits, on GPUs: rounded as a product reads them.
+    Tf32,
     /// 32-bit sums of 16-bit operands: weights, activations and deltas are rounded to bf16 where a product reads them.
     Bf16,
     /// 64-bit floats, the naive reference: for checking, not for long runs.
@@ -161,6 +163,7 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::F32Strict => "f32-strict",
+            Self::Tf32 => "tf32",
             Self::Bf16 => "bf16",
             Self::F64 => "f64",
         }

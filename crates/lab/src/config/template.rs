@@ -159,11 +159,11 @@ pub fn template(data: &str) -> Result<String, ConfigError> {
     );
     add(
         format!("device = \"{}\"", run.device),
-        "cpu; cuda, vulkan or metal for a GPU (sansprop devices)",
+        "cpu; cuda, hip, vulkan or metal for a GPU (sansprop devices)",
     );
     add(
         "precision = \"f32\"".into(),
-        "f32; f32-strict: every sum in its plain order; bf16: operands of 16 bits; f64: the slow reference",
+        "f32; f32-strict: plain sums, no transforms; tf32 (GPUs), bf16: rounded operands; f64: the slow reference",
     );
     add(
         format!("log_steps = {}", run.log_steps),

@@ -189,7 +189,7 @@ fn bytes(plan: &Plan, specs: &[TrialSpec], threads: usize) -> f64 {
     };
     let values = shared + specs.iter().map(own).sum::<usize>();
     let width = match plan.config.run.precision {
-        Precision::F32 | Precision::F32Strict | Precision::Bf16 => 4,
+        Precision::F32 | Precision::F32Strict | Precision::Tf32 | Precision::Bf16 => 4,
         Precision::F64 => 8,
     };
     (values * width) as f64

@@ -1,0 +1,79 @@
+//! What a product's operands keep of f32 when they are staged: sums, norms, z and updates stay f32.
+
+use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING, TF32_ROUNDING};
+use cubecl::prelude::*;
+
+/// How many significant bits the operands of products keep: weights, activations, errors and deltas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Operands {
+    /// All 24.
+    #[default]
+    F32,
+    /// 11.
+    Tf32,
+    /// 8.
+    Bf16,
+}
+
+impl Operands {
+    /// Name of the precision.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Largest relative error of one rounding.
+    pub(super) fn rounding(self) -> f64 {
+        match self {
+            Self::F32 => F32_ROUNDING,
+            Self::Tf32 => TF32_ROUNDING,
+            Self::Bf16 => BF16_ROUNDING,
+        }
+    }
+
+    /// Bits of an f32 that become zeros.
+    fn dropped(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::Tf32 => 13,
+            Self::Bf16 => 16,
+        }
+    }
+}
+
+/// The nearest value that operands can be, the even one of two. NaN and infinity stay what they are.
+#[cube]
+fn nearest(value: f32, #[comptime] operands: Operands) -> f32 {
+    let mut result = value;
+    let bits = u32::reinterpret(value);
+    let exponent = 0x7f80_0000u32;
+    if (bits & exponent) != exponent {
+        let dropped = comptime!(operands.dropped());
+        let below_half = comptime!((1u32 << (dropped - 1)) - 1);
+        let kept = comptime!(u32::MAX << dropped);
+        let odd = (bits >> dropped) & 1u32;
+        result = f32::reinterpret((bits + below_half + odd) & kept);
+    }
+    result
+}
+
+/// `values[at]` as an operand, or 0 where `at` lies outside.
+#[cube]
+pub(super) fn operand_or_zero(
+    values: &Array<f32>,
+    at: usize,
+    inside: bool,
+    #[comptime] operands: Operands,
+) -> f32 {
+    let mut value = 0.0f32;
+    if inside {
+        value = values[at];
+        if comptime!(operands != Operands::F32) {
+            value = nearest(value, operands);
+        }
+    }
+    value
+}
