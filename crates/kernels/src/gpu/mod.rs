@@ -22,6 +22,7 @@ mod panel;
 mod products;
 mod recurrent;
 mod resident;
+mod sequence;
 mod tile;
 mod wiring;
 mod work;
