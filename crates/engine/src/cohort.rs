@@ -359,6 +359,16 @@ impl<'b, B: Backend> Cohort<'b, B> {
         &self.initial_for
     }
 
+    /// A room for one trial beside others. In a feed-forward cohort the initial network's pass is in the common room; a
+    /// recurrent one is each trial's own.
+    pub(crate) fn own_room(&self, backend: &B) -> Room<B> {
+        let initial = match &self.model {
+            Model::FeedForward(_) => false,
+            Model::Recurrent(_) => self.initial_weights.is_some(),
+        };
+        Room::new(backend, &self.model, self.most, initial)
+    }
+
     /// The minibatch is another one: the initial network has not run on it.
     pub(crate) fn forget_initial(&mut self) {
         self.initial_ran = false;

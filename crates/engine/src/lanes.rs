@@ -146,14 +146,8 @@ impl<B: Backend> Cohort<'_, B> {
         if lane_count(&self.model, batch, trials, backends.len()) == 0 {
             return;
         }
-        // In a feed-forward cohort the initial network's pass is in the common room; a recurrent one is each trial's
-        // own.
-        let initial = match &self.model {
-            Model::FeedForward(_) => false,
-            Model::Recurrent(_) => self.initial_weights.is_some(),
-        };
         let lane = |backend: B| Lane {
-            room: Room::new(&backend, &self.model, batch, initial),
+            room: self.own_room(&backend),
             backend,
             done: Vec::with_capacity(trials),
         };
@@ -211,10 +205,7 @@ impl<B: Backend> Cohort<'_, B> {
             job.outcome = Some((report, seconds));
             done.push(job);
         }
-        common.initial_pass = match &*room {
-            Room::FeedForward(room) => room.initial(),
-            Room::Recurrent(_) => None,
-        };
+        common.initial_pass = room.initial();
         let queue = Mutex::new(waiting);
         backend.side_by_side(lanes, |lane| {
             loop {

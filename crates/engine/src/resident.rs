@@ -109,23 +109,18 @@ impl<B: Backend> Cohort<'_, B> {
             return;
         }
         resident.reserve(used + data);
-        let initial = match &self.model {
-            Model::FeedForward(_) => false,
-            Model::Recurrent(_) => self.initial_weights.is_some(),
-        };
-        let (model, most) = (&self.model, self.most);
         let mut windows = Windows {
             rooms: Vec::new(),
             traces: self.trials.iter().map(|t| trace(backend, t)).collect(),
             samples: parts
                 .map(|(role, part)| upload_part(backend, role, part, layout))
                 .into(),
-            answers: backend.zeros(answer * most),
+            answers: backend.zeros(answer * self.most),
             recordings: Vec::new(),
             length: 1,
         };
         let before = resident.values_in_use();
-        windows.rooms.push(Room::new(backend, model, most, initial));
+        windows.rooms.push(self.own_room(backend));
         let room_values = resident.values_in_use() - before;
         let work_values = self.work_values(resident, &mut windows);
         let each = (room_values + work_values).max(1);
@@ -133,10 +128,7 @@ impl<B: Backend> Cohort<'_, B> {
         let at_once = usize::try_from(left / each).unwrap_or(usize::MAX);
         let count = self.trials.len().min(at_once).max(1);
         resident.reserve(before + count as u64 * each);
-        let (model, most) = (&self.model, self.most);
-        windows
-            .rooms
-            .resize_with(count, || Room::new(backend, model, most, initial));
+        windows.rooms.resize_with(count, || self.own_room(backend));
         self.windows = Some(windows);
     }
 
@@ -259,10 +251,7 @@ impl<B: Backend> Cohort<'_, B> {
             }
             self.run_initial(window.learning);
             let mut parts = self.parts();
-            parts.common.initial_pass = match &*parts.room {
-                Room::FeedForward(room) => room.initial(),
-                Room::Recurrent(_) => None,
-            };
+            parts.common.initial_pass = parts.room.initial();
             for (room, &trial) in own.iter_mut().zip(trials) {
                 let trace = &mut traces[trial];
                 let trial = &mut parts.trials[trial];

@@ -42,6 +42,14 @@ impl<B: Backend> Room<B> {
         }
     }
 
+    /// The initial network's pass that trials share, if there is one.
+    pub(crate) fn initial(&self) -> Option<&Pass<B>> {
+        match self {
+            Self::FeedForward(room) => room.initial(),
+            Self::Recurrent(_) => None,
+        }
+    }
+
     /// Where a minibatch's inputs go.
     pub(crate) fn input_mut(&mut self) -> &mut B::Buffer {
         match self {

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use std::sync::Arc;
 
 /// A buffer of `f32` on a device. A clone is a buffer of its own, with the same values.
-pub struct GpuBuffer<R: Runtime>(Arc<Region<R>>);
+pub struct GpuBuffer<R: Runtime>(Region<R>);
 
 impl<R: Runtime> GpuBuffer<R> {
     /// A buffer whose values are whatever lay there.

@@ -151,17 +151,17 @@ impl<R: Runtime> Device<R> {
     }
 
     /// A region of `len` values, whatever lies there.
-    pub(super) fn region(self: &Arc<Self>, len: usize) -> Arc<Region<R>> {
+    pub(super) fn region(self: &Arc<Self>, len: usize) -> Region<R> {
         let mut state = self.open();
         let start = match state.heap.take(len) {
             Some(start) => start,
             None => self.make_room(&mut state, len),
         };
-        Arc::new(Region {
+        Region {
             device: Arc::clone(self),
             start,
             len,
-        })
+        }
     }
 
     /// Finishes what waits, so that its memory is free again, and makes the array longer if that was not enough.

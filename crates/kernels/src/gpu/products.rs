@@ -62,8 +62,12 @@ impl<'a> Walk<'a> {
         panels * self.batch * channels
     }
 
+    pub(super) fn tile(&self) -> Tile {
+        self.tile
+    }
+
     /// An item of this product, its walk among the words.
-    fn item<R: Runtime>(
+    pub(super) fn item<R: Runtime>(
         &self,
         kernel: Kernel,
         scale: f64,

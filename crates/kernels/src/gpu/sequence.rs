@@ -2,34 +2,23 @@
 
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
-use super::tile::{Direction, Tile};
-use super::work::{Item, Kernel, Span};
+use super::tile::Direction;
+use super::work::Kernel;
 use crate::{Activation, CellWeights, Landing, Layer, Norm, Record, RecurrentCell, Unrolled};
 use cubecl::prelude::*;
 use std::sync::Arc;
 
 impl<R: Runtime> GpuBackend<R> {
-    /// One step of a recurrent cell as a product of dense panels, the source panel given.
-    fn step_item(
-        &self,
-        kernel: Kernel,
-        cell: &RecurrentCell,
-        (batch, tile): (usize, Tile),
-        hidden: Span,
-        panel: Span,
-        direction: Direction,
-    ) -> Item {
-        let wiring = self.wiring(self.dense());
-        let links = match direction {
-            Direction::Forward => &wiring.forward,
-            Direction::Backward => &wiring.backward,
-        };
-        Item::new(kernel, tile.groups(1, batch, cell.width))
-            .reads(hidden)
-            .reads(panel)
-            .count(links.start)
-            .counts([batch, cell.width, cell.width, 1])
-            .factor(cell.scale)
+    /// A product of dense panels with a cell's units.
+    fn to_units(&self, cell: &RecurrentCell, inputs: usize, scale: f64) -> Layer {
+        Layer {
+            wiring: Arc::clone(self.dense()),
+            inputs,
+            outputs: cell.width,
+            scale,
+            norm: Norm::None,
+            activation: Activation::Linear,
+        }
     }
 
     /// The states of all steps.
@@ -42,14 +31,7 @@ impl<R: Runtime> GpuBackend<R> {
         record: &Record<GpuBuffer<R>>,
     ) {
         // The drive of all steps is one product; the recurrent part is added step by step.
-        let drive = Layer {
-            wiring: Arc::clone(self.dense()),
-            inputs: cell.inputs,
-            outputs: cell.width,
-            scale: 1.0,
-            norm: Norm::None,
-            activation: Activation::Linear,
-        };
+        let drive = self.to_units(cell, cell.inputs, 1.0);
         let walk = self.walk(&drive, cell.steps * batch, Direction::Forward);
         self.product(
             walk,
@@ -59,23 +41,15 @@ impl<R: Runtime> GpuBackend<R> {
             input,
             &record.z,
         );
-        let (size, tile) = (
-            batch * cell.width,
-            Tile::new(batch, cell.width, self.operands()),
-        );
+        let step = self.to_units(cell, cell.width, cell.scale);
+        let walk = self.walk(&step, batch, Direction::Forward);
+        let kernel = Kernel::RecurStep(walk.tile(), cell.activation);
+        let (size, wiring) = (batch * cell.width, self.wiring(self.dense()));
+        let hidden = weights.hidden.first(step.weights());
         for t in 0..cell.steps {
-            let kernel = Kernel::RecurStep(tile, cell.activation);
-            let hidden = weights.hidden.first(cell.width * cell.width);
             let before = record.a.part(t * size, size);
-            let item = self
-                .step_item(
-                    kernel,
-                    cell,
-                    (batch, tile),
-                    hidden,
-                    before,
-                    Direction::Forward,
-                )
+            let item = walk
+                .item(kernel, step.scale, hidden, before, &wiring)
                 .writes(record.z.part(t * size, size))
                 .writes(record.a.part((t + 1) * size, size));
             self.note(item);
@@ -92,15 +66,14 @@ impl<R: Runtime> GpuBackend<R> {
         unrolled: &Unrolled<'_, GpuBuffer<R>>,
         local: Option<&Landing<'_, GpuBuffer<R>>>,
     ) {
-        let (size, tile) = (
-            batch * cell.width,
-            Tile::new(batch, cell.width, self.operands()),
-        );
-        let hidden = hidden.first(cell.width * cell.width);
+        let step = self.to_units(cell, cell.width, cell.scale);
+        let walk = self.walk(&step, batch, Direction::Backward);
+        let (size, wiring) = (batch * cell.width, self.wiring(self.dense()));
+        let hidden = hidden.first(step.weights());
         for t in (0..=cell.steps).rev() {
             let (last, first) = (t == cell.steps, t == 0);
             let kernel = Kernel::FeedbackStep {
-                tile,
+                tile: walk.tile(),
                 activation: cell.activation,
                 last,
                 first,
@@ -109,15 +82,8 @@ impl<R: Runtime> GpuBackend<R> {
             // Panel t of the states is panel t − 1 of z and δ; what lies outside is not touched.
             let later = unrolled.delta.part(t.min(cell.steps - 1) * size, size);
             let here = t.saturating_sub(1) * size;
-            let item = self
-                .step_item(
-                    kernel,
-                    cell,
-                    (batch, tile),
-                    hidden,
-                    later,
-                    Direction::Backward,
-                )
+            let item = walk
+                .item(kernel, step.scale, hidden, later, &wiring)
                 .reads(signal.part(t * size, size))
                 .writes(unrolled.carried.part(t * size, size))
                 .reads(unrolled.path.z.part(here, size))

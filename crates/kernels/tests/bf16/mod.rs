@@ -1,11 +1,11 @@
 //! The precision bf16: operands are rounded, and nothing else is.
 
-use sansprop_kernels::tolerance::{BF16_ROUNDING, deviation, kernel_rms};
-use sansprop_kernels::{Activation, Backend, CpuBackend, InstructionSet, Norm, Reference, Wiring};
+use sansprop_kernels::tolerance::BF16_ROUNDING;
+use sansprop_kernels::{Backend, CpuBackend, InstructionSet, Norm, Wiring};
 
 mod tile_unit;
 
-use crate::cases::{self, ACTIVATIONS, Case, Values, cells, run_cell};
+use crate::cases::{self, ACTIVATIONS, Case, Values, within_roundings};
 
 /// The nearest value with eight significant bits, on the bits of an f32.
 fn rounded(value: f64) -> f64 {
@@ -103,36 +103,7 @@ fn no_kernel_is_further_off_than_its_roundings() {
         (backend.precision(), backend.operand_rounding()),
         ("bf16", BF16_ROUNDING)
     );
-    for (i, mut case) in cases().into_iter().enumerate() {
-        // Neither a norm of few samples nor the edge of a relu may magnify roundings.
-        for layer in [&mut case.layer, &mut case.port] {
-            layer.norm = Norm::None;
-            layer.activation = Activation::Tanh;
-        }
-        let pairs = case.run(&backend).into_iter().zip(case.run(&Reference));
-        for ((name, found), (_, expected)) in pairs {
-            let d = deviation(&found, &expected);
-            assert!(
-                d.relative_rms <= kernel_rms(BF16_ROUNDING),
-                "case {i}: {name}: {d:?}"
-            );
-        }
-    }
-    for (cell, batch) in cells() {
-        let pairs = run_cell(&backend, &cell, batch)
-            .into_iter()
-            .zip(run_cell(&Reference, &cell, batch));
-        for ((name, found), (_, expected)) in pairs {
-            let d = deviation(&found, &expected);
-            // A state passes through several steps, each with its own roundings.
-            let bound = cell.steps as f64 * kernel_rms(BF16_ROUNDING);
-            assert!(
-                d.relative_rms <= bound,
-                "width {}: {name}: {d:?}",
-                cell.width
-            );
-        }
-    }
+    within_roundings(&backend, cases(), BF16_ROUNDING, "bf16");
 }
 
 /// Errors are operands too: the head's gradient and all feedback read them.

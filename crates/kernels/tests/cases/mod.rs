@@ -1,9 +1,9 @@
 //! The cases of the conformance suites and what a backend makes of them.
 
-use sansprop_kernels::tolerance::{F32_RMS, deviation};
+use sansprop_kernels::tolerance::{F32_RMS, deviation, kernel_rms};
 use sansprop_kernels::{
     Activation, AdamStep, Backend, CellWeights, Landing, Layer, Norm, Record, RecurrentCell,
-    Unrolled, Wiring,
+    Reference, Unrolled, Wiring,
 };
 use std::sync::Arc;
 
@@ -459,5 +459,39 @@ pub fn compare(name: &str, fast: &[(&str, Vec<f64>)], reference: &[(&str, Vec<f6
             fast[d.worst_at],
             reference[d.worst_at]
         );
+    }
+}
+
+/// Asserts that every kernel is as close to the reference as rounding each operand once, by `rounding` at most, allows.
+pub fn within_roundings<B: Backend>(backend: &B, cases: Vec<Case>, rounding: f64, name: &str) {
+    for (i, mut case) in cases.into_iter().enumerate() {
+        // Neither a norm of few samples nor the edge of a relu may magnify roundings.
+        for layer in [&mut case.layer, &mut case.port] {
+            layer.norm = Norm::None;
+            layer.activation = Activation::Tanh;
+        }
+        let pairs = case.run(backend).into_iter().zip(case.run(&Reference));
+        for ((kernel, found), (_, expected)) in pairs {
+            let d = deviation(&found, &expected);
+            assert!(
+                d.relative_rms <= kernel_rms(rounding),
+                "case {i} in {name}: {kernel}: {d:?}"
+            );
+        }
+    }
+    for (cell, batch) in cells() {
+        let pairs = run_cell(backend, &cell, batch)
+            .into_iter()
+            .zip(run_cell(&Reference, &cell, batch));
+        for ((kernel, found), (_, expected)) in pairs {
+            let d = deviation(&found, &expected);
+            // A state passes through several steps, each with its own roundings.
+            let bound = cell.steps as f64 * kernel_rms(rounding);
+            assert!(
+                d.relative_rms <= bound,
+                "width {} in {name}: {kernel}: {d:?}",
+                cell.width
+            );
+        }
     }
 }

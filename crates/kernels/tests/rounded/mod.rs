@@ -1,11 +1,9 @@
 //! The precisions tf32 and bf16: operands of products are rounded, and nothing else is.
 
-use crate::cases::{ACTIVATIONS, Case, buffer, cells, run_cell};
+use crate::cases::{ACTIVATIONS, Case, buffer, within_roundings};
 use crate::device;
-use sansprop_kernels::tolerance::{BF16_ROUNDING, TF32_ROUNDING, deviation, kernel_rms};
-use sansprop_kernels::{
-    Activation, Backend, Layer, Norm, Operands, Reference, WgpuBackend, Wiring,
-};
+use sansprop_kernels::tolerance::{BF16_ROUNDING, TF32_ROUNDING};
+use sansprop_kernels::{Activation, Backend, Layer, Norm, Operands, WgpuBackend, Wiring};
 use std::sync::Arc;
 
 /// Each precision with its name, the significant bits that it keeps and its largest relative error.
@@ -96,37 +94,7 @@ fn no_kernel_is_further_off_than_its_roundings() {
             (backend.precision(), backend.operand_rounding()),
             (name, rounding)
         );
-        for (i, mut case) in case_list().into_iter().enumerate() {
-            // Neither a norm of few samples nor the edge of a relu may magnify roundings.
-            for layer in [&mut case.layer, &mut case.port] {
-                layer.norm = Norm::None;
-                layer.activation = Activation::Tanh;
-            }
-            let pairs = case.run(&backend).into_iter().zip(case.run(&Reference));
-            for ((kernel, found), (_, expected)) in pairs {
-                let d = deviation(&found, &expected);
-                let bound = kernel_rms(rounding);
-                assert!(
-                    d.relative_rms <= bound,
-                    "case {i} in {name}: {kernel}: {d:?}"
-                );
-            }
-        }
-        for (cell, batch) in cells() {
-            let pairs = run_cell(&backend, &cell, batch)
-                .into_iter()
-                .zip(run_cell(&Reference, &cell, batch));
-            for ((kernel, found), (_, expected)) in pairs {
-                let d = deviation(&found, &expected);
-                // A state passes through several steps, each with its own roundings.
-                let bound = cell.steps as f64 * kernel_rms(rounding);
-                let width = cell.width;
-                assert!(
-                    d.relative_rms <= bound,
-                    "width {width} in {name}: {kernel}: {d:?}"
-                );
-            }
-        }
+        within_roundings(&backend, case_list(), rounding, name);
     }
 }
 
