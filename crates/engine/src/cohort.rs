@@ -15,7 +15,7 @@ use crate::optim::{Optimizer, OptimizerState};
 use crate::pass::{Weights, upload};
 use crate::recurrent::RecurrentRoom;
 use crate::resident::Windows;
-use crate::room::FeedForwardRoom;
+use crate::room::{FeedForwardRoom, Wanted};
 use crate::rule::{Feedback, Rule};
 use crate::update::Common;
 use sansprop_kernels::Backend;
@@ -339,7 +339,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
     pub fn run_initial(&mut self, learning: bool) -> &[usize] {
         let mut wanting = mem::take(&mut self.initial_for);
         wanting.clear();
-        let lends = self.lends_hidden();
+        let (lends, observed) = (self.lends_hidden(), !self.steps_unseen());
         let wants = |i: usize, t: &Trial<B>| {
             let learns = t.spec.rule.needs_initial_pass() || self.companion_shares_initial(i);
             t.running() && (learning && learns || lends && t.frozen)
@@ -350,7 +350,10 @@ impl<'b, B: Backend> Cohort<'b, B> {
             (Room::FeedForward(room), Model::FeedForward(network), Some(weights))
                 if !wanting.is_empty() =>
             {
-                room.run_initial(self.backend, network, weights, self.batch);
+                let learns = |&i: &usize| self.trials[i].spec.rule.needs_initial_pass();
+                let looks = learning && wanting.iter().any(learns);
+                let wanted = Wanted::pass_if(looks || observed);
+                room.run_initial(self.backend, network, weights, self.batch, wanted);
                 self.initial_ran = true;
             }
             _ => wanting.clear(),
@@ -387,6 +390,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
     /// The room and all that trials have in common on the loaded minibatch.
     pub(crate) fn parts(&mut self) -> Parts<'_, B> {
         let lends_hidden = self.initial_ran && self.lends_hidden();
+        let observed = !self.steps_unseen();
         Parts {
             room: &mut self.room,
             lanes: self.lanes.as_mut(),
@@ -399,6 +403,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
                 target_shift: self.target_shift,
                 batch: self.batch,
                 lends_hidden,
+                observed,
             },
         }
     }
@@ -408,11 +413,16 @@ impl<'b, B: Backend> Cohort<'b, B> {
     /// # Panics
     /// If the minibatch is not of the model's kind, images with labels or sequences with values.
     pub fn evaluate(&mut self, trial: usize) -> Report {
+        self.evaluate_to(trial, false)
+    }
+
+    /// The same, to learn from or only to evaluate.
+    fn evaluate_to(&mut self, trial: usize, learning: bool) -> Report {
         let backend = self.backend;
         let parts = self.parts();
         parts
             .room
-            .evaluate(backend, &parts.trials[trial], &parts.common)
+            .evaluate(backend, &parts.trials[trial], &parts.common, learning)
     }
 
     /// One trial's update on the loaded minibatch; the report is of the loss before it. Where that loss is not
@@ -420,7 +430,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
     ///
     /// [`run_initial`](Self::run_initial) must have run on this minibatch.
     pub fn step(&mut self, trial: usize) -> Report {
-        let report = self.evaluate(trial);
+        let report = self.evaluate_to(trial, true);
         self.diagnosis = None;
         if report.loss.is_finite() {
             self.step_companion(trial);

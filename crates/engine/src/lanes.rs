@@ -172,7 +172,7 @@ impl<B: Backend> Cohort<'_, B> {
     /// As [`evaluate`](Self::evaluate) of every given trial; none where they must go one after the other.
     pub fn evaluate_together(&mut self, trials: &[usize]) -> Option<&Together> {
         self.together(trials, |room, backend, trial, common| {
-            room.evaluate(backend, trial, common)
+            room.evaluate(backend, trial, common, false)
         })
     }
 

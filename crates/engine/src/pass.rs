@@ -106,10 +106,51 @@ impl<B: Backend> Pass<B> {
             let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
             backend.forward(layer, batch, weight, bias, source, &mut rest[0]);
         }
-        let head = network.head();
-        let last = self.hidden.last().map_or(input, |record| &record.a);
-        let locations = network.pooled_locations();
-        backend.pool(locations, batch, head.inputs, last, &mut self.pooled);
+        let last = self.hidden.len().checked_sub(1);
+        self.finish(last, backend, network, weights, batch, input);
+    }
+
+    /// Runs the network for its outputs alone, and the head's input: what hidden layers leave behind is of no use
+    /// afterwards. They write to the places of the first two in turn, of which caches keep more than of a place for each;
+    /// no layer is larger than those below it.
+    pub fn run_for_output(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        input: &B::Buffer,
+    ) {
+        for (l, layer) in network.hidden().iter().enumerate() {
+            let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
+            if l == 0 {
+                backend.forward_output(layer, batch, weight, bias, input, &mut self.hidden[0]);
+                continue;
+            }
+            let (first, second) = self.hidden.split_at_mut(1);
+            let (from, to) = match l % 2 {
+                0 => (&second[0], &mut first[0]),
+                _ => (&first[0], &mut second[0]),
+            };
+            backend.forward_output(layer, batch, weight, bias, &from.a, to);
+        }
+        let last = network.hidden().len().checked_sub(1).map(|l| l % 2);
+        self.finish(last, backend, network, weights, batch, input);
+    }
+
+    /// Runs pool and head on what hidden layer `last` left behind, or on the input.
+    fn finish(
+        &mut self,
+        last: Option<usize>,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        input: &B::Buffer,
+    ) {
+        let last = last.map_or(input, |l| &self.hidden[l].a);
+        let (locations, channels) = (network.pooled_locations(), network.head().inputs);
+        backend.pool(locations, batch, channels, last, &mut self.pooled);
         run_head(
             backend,
             network,

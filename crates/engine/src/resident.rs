@@ -255,7 +255,7 @@ impl<B: Backend> Cohort<'_, B> {
             for (room, &trial) in own.iter_mut().zip(trials) {
                 let trace = &mut traces[trial];
                 let trial = &mut parts.trials[trial];
-                room.run(backend, trial, &parts.common);
+                room.run(backend, trial, &parts.common, window.learning);
                 let verdict = Verdict {
                     reports: &mut trace.reports,
                     gate: &mut trace.gate,

@@ -16,6 +16,37 @@ pub(crate) enum Hidden {
     Initial,
 }
 
+/// What a forward pass is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// What every layer leaves behind.
+    Pass,
+    /// The outputs, and the head's input.
+    Output,
+}
+
+impl Wanted {
+    /// A whole pass if somebody looks at one.
+    pub(crate) fn pass_if(looked_at: bool) -> Self {
+        if looked_at { Self::Pass } else { Self::Output }
+    }
+
+    fn run<B: Backend>(
+        self,
+        pass: &mut Pass<B>,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        input: &B::Buffer,
+    ) {
+        match self {
+            Self::Pass => pass.run(backend, network, weights, batch, input),
+            Self::Output => pass.run_for_output(backend, network, weights, batch, input),
+        }
+    }
+}
+
 /// What holds where [`Hidden::Initial`] is asked for.
 const INITIAL: &str = "the initial network's pass is at hand";
 
@@ -64,9 +95,10 @@ impl<B: Backend> FeedForwardRoom<B> {
         network: &Network,
         initial_weights: &Weights<B>,
         batch: usize,
+        wanted: Wanted,
     ) {
         if let Some(pass) = &mut self.initial {
-            pass.run(backend, network, initial_weights, batch, &self.input);
+            wanted.run(pass, backend, network, initial_weights, batch, &self.input);
         }
     }
 
@@ -124,9 +156,10 @@ impl<B: Backend> FeedForwardRoom<B> {
         network: &Network,
         weights: &Weights<B>,
         batch: usize,
+        wanted: Wanted,
     ) {
-        self.current
-            .run(backend, network, weights, batch, &self.input);
+        let (pass, input) = (&mut self.current, &self.input);
+        wanted.run(pass, backend, network, weights, batch, input);
     }
 
     /// As [`run`](Self::run) for weights that differ from W⁽⁰⁾ in the head only: the hidden layers' pass is the

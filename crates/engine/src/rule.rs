@@ -136,6 +136,16 @@ impl Rule {
         path || self.local == Point::Initial
     }
 
+    /// Whether an update looks at the hidden layers' pass of the network being trained.
+    pub fn needs_current_pass(&self) -> bool {
+        let local = self.local == Point::Current;
+        match self.feedback {
+            Feedback::Off => false,
+            Feedback::Direct => local,
+            Feedback::Chain { slopes, .. } => local || slopes == Point::Current,
+        }
+    }
+
     /// Whether the initial weights must be kept.
     pub fn needs_initial_weights(&self) -> bool {
         self.feedback_weights() == Some(FeedbackWeights::Initial) || self.needs_initial_pass()

@@ -4,7 +4,7 @@ use crate::cohort::{Report, Room, Status, Trial};
 use crate::minibatch::{Minibatch, Targets};
 use crate::model::{Model, Trained};
 use crate::pass::{Pass, Weights};
-use crate::room::{Hidden, Student};
+use crate::room::{Hidden, Student, Wanted};
 use crate::rule::Rule;
 use sansprop_kernels::{Backend, Resident, Verdict};
 
@@ -21,6 +21,8 @@ pub(crate) struct Common<'a, B: Backend> {
     /// Whether the initial network has run on this minibatch, and trials whose hidden layers never change may take
     /// its pass for theirs.
     pub(crate) lends_hidden: bool,
+    /// Whether others than the trials' rules look at passes.
+    pub(crate) observed: bool,
 }
 
 impl<B: Backend> Common<'_, B> {
@@ -58,12 +60,20 @@ impl<B: Backend> Room<B> {
         }
     }
 
-    /// A trial's forward pass.
-    pub(crate) fn run(&mut self, backend: &B, trial: &Trial<B>, common: &Common<'_, B>) {
+    /// A trial's forward pass, to learn from or only to evaluate.
+    pub(crate) fn run(
+        &mut self,
+        backend: &B,
+        trial: &Trial<B>,
+        common: &Common<'_, B>,
+        learning: bool,
+    ) {
         let (weights, batch) = (&trial.weights, common.batch);
+        let looks = learning && trial.spec().rule.needs_current_pass();
+        let wanted = Wanted::pass_if(looks || common.observed);
         match (self, common.model) {
             (Self::FeedForward(room), Model::FeedForward(network)) => match common.hidden(trial) {
-                Hidden::Own => room.run(backend, network, weights, batch),
+                Hidden::Own => room.run(backend, network, weights, batch, wanted),
                 Hidden::Initial => {
                     room.run_head(backend, network, weights, common.initial_pass, batch);
                 }
@@ -75,7 +85,7 @@ impl<B: Backend> Room<B> {
         }
     }
 
-    /// A trial's forward pass, loss and error.
+    /// A trial's forward pass, loss and error, to learn from or only to evaluate.
     ///
     /// # Panics
     /// If the minibatch is not of the model's kind, images with labels or sequences with values.
@@ -84,8 +94,9 @@ impl<B: Backend> Room<B> {
         backend: &B,
         trial: &Trial<B>,
         common: &Common<'_, B>,
+        learning: bool,
     ) -> Report {
-        self.run(backend, trial, common);
+        self.run(backend, trial, common, learning);
         match (self, common.model, common.targets) {
             (Self::FeedForward(room), Model::FeedForward(network), Targets::Labels(labels)) => {
                 room.judge(backend, network, labels, common.target_shift)
@@ -171,7 +182,7 @@ impl<B: Backend> Room<B> {
         trial: &mut Trial<B>,
         common: &Common<'_, B>,
     ) -> Report {
-        let report = self.evaluate(backend, trial, common);
+        let report = self.evaluate(backend, trial, common, true);
         if report.loss.is_finite() {
             let rule = trial.spec().rule;
             self.learn(backend, trial, &rule, common);

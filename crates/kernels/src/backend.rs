@@ -225,6 +225,20 @@ pub trait Backend: Send + Sync {
         out: &mut Record<Self::Buffer>,
     );
 
+    /// As [`forward`](Self::forward) where nobody looks at more than a: z and inverse deviation hold anything
+    /// afterwards.
+    fn forward_output(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &Self::Buffer,
+        bias: &Self::Buffer,
+        input: &Self::Buffer,
+        out: &mut Record<Self::Buffer>,
+    ) {
+        self.forward(layer, batch, weight, bias, input, out);
+    }
+
     /// Mean over locations: `[location, batch, channel]` to `[batch, channel]`.
     fn pool(
         &self,

@@ -91,6 +91,11 @@ fn work_shared_between_threads() {
     check_all(cases::large());
 }
 
+#[test]
+fn sums_that_are_cut() {
+    check_all(cases::long_sums());
+}
+
 /// Oracle: ⟨conv x, y⟩ = ⟨x, convᵀ y⟩, in the reference itself.
 #[test]
 fn transposed_is_the_adjoint() {

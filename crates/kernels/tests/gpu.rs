@@ -56,6 +56,7 @@ fn batches_that_straddle_every_tile_edge() {
 #[test]
 fn work_cut_into_parts() {
     check_all(cases::large());
+    check_all(cases::long_sums());
 }
 
 #[test]

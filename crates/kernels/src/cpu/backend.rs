@@ -4,14 +4,13 @@
 use super::amx;
 use super::buffer::CpuBuffer;
 use super::pack::{Direction, Packing};
-use super::panel::ForwardPort;
 use super::pointer::Pointer;
 use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
 use super::scratch::Scratch;
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
-use super::{Arithmetic, CpuBackend, elementwise, winograd};
+use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
@@ -110,22 +109,34 @@ impl Backend for CpuBackend {
         out: &mut Record<CpuBuffer>,
     ) {
         let len = layer.locations() * batch * layer.outputs;
-        self.with_channel_sums(layer, 1, |[moments, _], scratch| {
-            let port = ForwardPort {
-                norm: layer.norm,
-                activation: layer.activation,
-                scale: layer.scale as f32,
-                rounded: self.rounds(),
-                bias: &bias[..layer.outputs],
-                z: Pointer::new(&mut out.z[..len]),
-                a: Pointer::new(&mut out.a[..len]),
-                inverse_deviation: Pointer::new(&mut out.inverse_deviation[..layer.deviations()]),
-                moments,
-            };
-            let finish = Finish::Forward(port);
-            let through = (layer, Direction::Forward);
-            self.gather(scratch, through, batch, weight, input, finish);
-        });
+        let z = Pointer::new(&mut out.z[..len]);
+        let (a, inverse_deviation) = (&mut out.a, &mut out.inverse_deviation);
+        self.forward_to(
+            layer,
+            batch,
+            (weight, bias),
+            input,
+            (Some(z), a, inverse_deviation),
+        );
+    }
+
+    fn forward_output(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &CpuBuffer,
+        bias: &CpuBuffer,
+        input: &CpuBuffer,
+        out: &mut Record<CpuBuffer>,
+    ) {
+        let (a, inverse_deviation) = (&mut out.a, &mut out.inverse_deviation);
+        self.forward_to(
+            layer,
+            batch,
+            (weight, bias),
+            input,
+            (None, a, inverse_deviation),
+        );
     }
 
     fn pool(
@@ -255,6 +266,10 @@ impl Backend for CpuBackend {
             if self.on_tile_unit(layer) {
                 let rounded = &mut scratch.operands;
                 amx::gradient(&mut workers, &operands, rounded, partials, weights, biases);
+                return;
+            }
+            if dense::suits_gradient(layer) {
+                dense::gradient(&mut workers, &operands, weights, biases);
                 return;
             }
             match self.tiles(layer) {

@@ -51,6 +51,18 @@ pub(super) trait Lanes: Copy {
     unsafe fn power_of_two(self) -> Self;
     /// Nearest whole number.
     unsafe fn round(self) -> Self;
+    /// `to[j, i] = from[i, j]`, both `LEN` rows of `LEN` values, the rows so many values apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller guarantees both squares.
+        unsafe {
+            for j in 0..Self::LEN {
+                for i in 0..Self::LEN {
+                    *to.add(j * to_row + i) = *from.add(i * from_row + j);
+                }
+            }
+        }
+    }
 }
 
 /// `count` values, then zeros.

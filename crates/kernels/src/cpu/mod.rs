@@ -5,6 +5,7 @@ mod amx;
 mod backend;
 mod buffer;
 mod ceiling;
+mod dense;
 mod elementwise;
 mod isa;
 mod lanes;
@@ -29,7 +30,7 @@ pub use buffer::CpuBuffer;
 pub use ceiling::Ceilings;
 pub use isa::InstructionSet;
 use pack::{Direction, Packing, pack};
-use panel::{FeedbackPort, Slopes};
+use panel::{FeedbackPort, ForwardPort, Slopes};
 use pointer::Pointer;
 use recurrent::Sequence;
 use rows::Grid;
@@ -215,6 +216,40 @@ impl CpuBackend {
         }
     }
 
+    /// A forward pass that writes z only where there is a place for it.
+    fn forward_to(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        (weight, bias): (&[f32], &[f32]),
+        input: &[f32],
+        (z, a, inverse_deviation): (Option<Pointer>, &mut [f32], &mut [f32]),
+    ) {
+        let a = Pointer::new(&mut a[..layer.locations() * batch * layer.outputs]);
+        self.with_channel_sums(layer, 1, |[moments, _], scratch| {
+            let port = ForwardPort {
+                norm: layer.norm,
+                activation: layer.activation,
+                scale: layer.scale as f32,
+                rounded: self.rounds(),
+                bias: &bias[..layer.outputs],
+                z,
+                a,
+                inverse_deviation: Pointer::new(&mut inverse_deviation[..layer.deviations()]),
+                moments,
+            };
+            let finish = Finish::Forward(port);
+            self.gather(
+                scratch,
+                (layer, Direction::Forward),
+                batch,
+                weight,
+                input,
+                finish,
+            );
+        });
+    }
+
     /// Gathers through `layer` in one direction and finishes every block.
     fn gather(
         &self,
@@ -268,6 +303,16 @@ impl CpuBackend {
                 winograd::pack(&workers, layer, direction, (weight, self.rounds()), packed);
             let weights = (&packed[..], packing);
             winograd::gather(&mut workers, tiles, batch, panels, weights, finish);
+            return;
+        }
+        if dense::is_product(layer) {
+            let strips = dense::Strips {
+                weight,
+                direction,
+                rounded: self.rounds(),
+                packing,
+            };
+            dense::gather(&mut workers, strips, batch, panels, finish);
             return;
         }
         let weight = (weight, self.rounds());

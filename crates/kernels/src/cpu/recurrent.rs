@@ -121,8 +121,10 @@ impl Kernel for StepKernel<'_> {
                     panel_len: batch * packing.depth,
                     batch,
                     depth: packing.depth,
+                    row: packing.depth,
                     weights: packed[self.block * packing.block_len()..].as_ptr(),
                     block: packing.block,
+                    add: false,
                 };
                 // SAFETY: the panel is `[batch, width]`, the packed block whole, scratch `[batch, block]`.
                 unsafe { gather_block::<V>(source, scratch) };

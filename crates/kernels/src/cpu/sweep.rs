@@ -136,8 +136,10 @@ impl Kernel for BlockKernel<'_> {
                         panel_len: self.batch * packing.depth,
                         batch: self.batch,
                         depth: packing.depth,
+                        row: packing.depth,
                         weights: packed.as_ptr().add(self.block * packing.block_len()),
                         block: packing.block,
+                        add: false,
                     };
                     gather_block::<V>(source, self.scratch.as_ptr().cast_mut());
                 }

@@ -76,15 +76,19 @@ pub(super) struct GatherSource<'a> {
     pub panel_len: usize,
     /// Samples per panel.
     pub batch: usize,
-    /// Channels of a source panel.
+    /// Channels wanted of a source panel.
     pub depth: usize,
+    /// Distance between its rows, its channels in all.
+    pub row: usize,
     /// Packed weights of this column block, `[tap, depth, block]`.
     pub weights: *const f32,
     /// Columns of the block.
     pub block: usize,
+    /// Whether the sums go on from what stands in `out`.
+    pub add: bool,
 }
 
-/// `out[row, column] = Σ_links Σ_k panel(src)[row, k] · W[tap][k, column]` for all rows of one block.
+/// `out[row, column] = Σ_links Σ_k panel(src)[row, k] · W[tap][k, column]` for all rows of one block, or that much more.
 /// `out` is `[batch, block]`.
 ///
 /// # Safety
@@ -116,17 +120,24 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
     #[inline(always)]
     unsafe fn run<const M: usize>(self, from: usize) {
         let source = self.source;
-        let depth = source.depth;
+        let (depth, stride) = (source.depth, source.row);
         // SAFETY: rows `from..from + M` lie inside every panel, taps and locations inside the wiring's arrays.
         unsafe {
             let mut sums = [[V::splat(0.0); NV]; M];
+            if source.add {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::load(self.out.add((from + row) * source.block + v * V::LEN));
+                    }
+                }
+            }
             for link in source.links {
                 let panel = source
                     .panels
-                    .add(link.location as usize * source.panel_len + from * depth);
+                    .add(link.location as usize * source.panel_len + from * stride);
                 // The next tile's rows of this panel: a tile meets too many panels for the processor to see a stream.
                 // Narrow panels are small enough to stay near.
-                if NV > 1 {
+                if NV > 1 && depth == stride {
                     for line in (0..M * depth).step_by(LINE) {
                         V::prefetch(panel.wrapping_add(M * depth + line));
                     }
@@ -139,7 +150,7 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
                     }
                     weights = weights.add(NV * V::LEN);
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = V::splat(*panel.add(row * depth + k));
+                        let x = V::splat(*panel.add(row * stride + k));
                         for (sum, w) in sums.iter_mut().zip(w) {
                             *sum = x.mul_add(w, *sum);
                         }
@@ -194,20 +205,47 @@ pub(super) struct OuterProduct {
     pub inputs: usize,
     /// Inputs wanted from `a` on.
     pub rows: usize,
-    /// Feedback panel `[batch, outputs]`.
+    /// Feedback panel, at the first output wanted.
     pub delta: *const f32,
-    /// Channels of the feedback panel.
+    /// Distance between its rows.
+    pub delta_row: usize,
+    /// Outputs wanted from `delta` on.
     pub outputs: usize,
     /// Samples.
     pub batch: usize,
 }
 
-/// `sum[input, output] += Σ_sample a[sample, input] · delta[sample, output]`; `sum` is `[rows, outputs]`.
+/// Where an outer product goes.
+#[derive(Clone, Copy)]
+pub(super) struct Sum {
+    /// `[input, output]`, at the first of both.
+    pub to: *mut f32,
+    /// Distance between rows.
+    pub row: usize,
+    /// Whether to add to what stands there.
+    pub add: bool,
+    /// Factor on the result.
+    pub scale: f32,
+}
+
+impl Sum {
+    /// More of a sum whose rows are `row` values apart.
+    pub(super) fn more(to: *mut f32, row: usize) -> Self {
+        Self {
+            to,
+            row,
+            add: true,
+            scale: 1.0,
+        }
+    }
+}
+
+/// `sum[input, output] = scale · (what stands there + Σ_sample a[sample, input] · delta[sample, output])`.
 ///
 /// # Safety
-/// The instruction set of `V`; valid panels; `rows · outputs` writable values behind `sum`.
+/// The instruction set of `V`; valid panels; `rows` rows of `outputs` writable values behind `sum`.
 #[inline(always)]
-pub(super) unsafe fn add_outer_product<V: Lanes>(product: OuterProduct, sum: *mut f32) {
+pub(super) unsafe fn add_outer_product<V: Lanes>(product: OuterProduct, sum: Sum) {
     let mut column = 0;
     while column < product.outputs {
         let left = product.outputs - column;
@@ -237,7 +275,7 @@ unsafe fn outer_tile<V: Lanes, const NV: usize, const PARTIAL: bool>(
     columns: usize,
     from: usize,
     rows: usize,
-    sum: *mut f32,
+    sum: Sum,
 ) {
     let tile = OuterTile::<NV, PARTIAL> {
         product,
@@ -254,7 +292,7 @@ struct OuterTile<const NV: usize, const PARTIAL: bool> {
     product: OuterProduct,
     column: usize,
     last: usize,
-    sum: *mut f32,
+    sum: Sum,
 }
 
 impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV, PARTIAL> {
@@ -263,7 +301,6 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
     #[inline(always)]
     unsafe fn run<const M: usize>(self, from: usize) {
         let product = self.product;
-        let outputs = product.outputs;
         let partial = |v: usize| PARTIAL && v + 1 == NV;
         // SAFETY: inputs `from..from + M` and the named columns lie inside the panels and `sum`; only `last`
         // values of the last vector are touched if it is partial.
@@ -288,19 +325,25 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
                     }
                 }
                 a = a.add(product.inputs);
-                delta = delta.add(outputs);
+                delta = delta.add(product.delta_row);
             }
+            let Sum { to, add, scale, .. } = self.sum;
+            let scale = V::splat(scale);
             for (row, sums) in sums.iter().enumerate() {
                 for (v, &s) in sums.iter().enumerate() {
-                    let at = self
-                        .sum
-                        .add((from + row) * outputs + self.column + v * V::LEN);
+                    let at = to.add((from + row) * self.sum.row + self.column + v * V::LEN);
                     if partial(v) {
-                        V::load_partial(at, self.last)
-                            .add(s)
-                            .store_partial(at, self.last);
+                        let before = match add {
+                            true => V::load_partial(at, self.last),
+                            false => V::splat(0.0),
+                        };
+                        before.add(s).mul(scale).store_partial(at, self.last);
                     } else {
-                        V::load(at).add(s).store(at);
+                        let before = match add {
+                            true => V::load(at),
+                            false => V::splat(0.0),
+                        };
+                        before.add(s).mul(scale).store(at);
                     }
                 }
             }

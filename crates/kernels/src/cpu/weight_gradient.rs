@@ -6,7 +6,7 @@ use super::lanes::Lanes;
 use super::pointer::Pointer;
 use super::threads::Threads;
 use super::tile::{
-    FEW_INPUTS, OuterProduct, THREE, add_outer_product, add_rows, add_three_outer_products,
+    FEW_INPUTS, OuterProduct, Sum, THREE, add_outer_product, add_rows, add_three_outer_products,
 };
 use crate::{Layer, Link};
 
@@ -129,6 +129,7 @@ impl Kernel for ChunkKernel<'_> {
                 inputs,
                 rows: rows.len(),
                 delta: panel.as_ptr(),
+                delta_row: outputs,
                 outputs,
                 batch: self.batch,
             };
@@ -142,7 +143,7 @@ impl Kernel for ChunkKernel<'_> {
                     add_three_outer_products::<V>(product(std::ptr::null()), a, sums);
                 }
                 for link in singles {
-                    add_outer_product::<V>(product(source(link)), sum(link));
+                    add_outer_product::<V>(product(source(link)), Sum::more(sum(link), outputs));
                 }
             }
         }

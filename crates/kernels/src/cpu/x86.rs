@@ -134,6 +134,35 @@ impl Lanes for Avx2 {
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)
         })
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller guarantees eight rows of eight values on both sides.
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm256_loadu_ps(from.add(i * from_row));
+            }
+            let [a, b, c, d, e, f, g, h] = rows;
+            // Pairs of rows interleaved, then fours, then halves exchanged.
+            let pairs = [(a, b), (c, d), (e, f), (g, h)]
+                .map(|(x, y)| (_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y)));
+            let fours = [(pairs[0], pairs[1]), (pairs[2], pairs[3])].map(|(x, y)| {
+                [
+                    _mm256_shuffle_ps::<0x44>(x.0, y.0),
+                    _mm256_shuffle_ps::<0xee>(x.0, y.0),
+                    _mm256_shuffle_ps::<0x44>(x.1, y.1),
+                    _mm256_shuffle_ps::<0xee>(x.1, y.1),
+                ]
+            });
+            for j in 0..4 {
+                let (upper, lower) = (fours[0][j], fours[1][j]);
+                let low = _mm256_permute2f128_ps::<0x20>(upper, lower);
+                let high = _mm256_permute2f128_ps::<0x31>(upper, lower);
+                _mm256_storeu_ps(to.add(j * to_row), low);
+                _mm256_storeu_ps(to.add((j + 4) * to_row), high);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -243,5 +272,15 @@ impl Lanes for Avx512 {
     unsafe fn round(self) -> Self {
         // SAFETY: see the module's note.
         Self(unsafe { _mm512_roundscale_ps::<0>(self.0) })
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller guarantees sixteen rows of sixteen values on both sides, and AVX-512 machines have AVX2.
+        unsafe {
+            for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                let from = from.add(i * from_row + j);
+                Avx2::transpose(from, from_row, to.add(j * to_row + i), to_row);
+            }
+        }
     }
 }

@@ -54,8 +54,9 @@ fn all_weights(case: &mut Case) -> [&mut Vec<f64>; 3] {
 }
 
 /// What holds operands, and is rounded as it is stored.
-const OPERANDS: [&str; 5] = [
+const OPERANDS: [&str; 6] = [
     "forward a",
+    "forward a alone",
     "feedback path",
     "feedback local",
     "pool feedback",

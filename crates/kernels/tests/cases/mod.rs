@@ -123,6 +123,16 @@ impl Case {
             backend.read(&out.inverse_deviation),
         ));
         results.push(("forward a", backend.read(&out.a)));
+        let mut alone = Self::record(backend, layer, batch);
+        backend.forward_output(
+            layer,
+            batch,
+            &weight,
+            &upload(&self.bias),
+            &input,
+            &mut alone,
+        );
+        results.push(("forward a alone", backend.read(&alone.a)));
 
         let size = batch * layer.outputs;
         let mut pooled = backend.zeros(size);
@@ -312,6 +322,23 @@ pub fn large() -> Vec<(String, Case)> {
             "dense 700 to 130".into(),
             Case::new(dense, 700, 130, 50, Norm::Channel, Activation::Relu),
         ),
+    ]
+}
+
+/// Matrices whose sums are cut, over inputs, over outputs and over samples.
+pub fn long_sums() -> Vec<(String, Case)> {
+    let case = |wiring: Wiring, inputs: usize, outputs: usize, batch: usize, norm: Norm| {
+        let steps = wiring.destinations();
+        (
+            format!("{steps} times {inputs} to {outputs}, batch {batch}, {norm:?}"),
+            Case::new(wiring, inputs, outputs, batch, norm, Activation::Tanh),
+        )
+    };
+    vec![
+        case(Wiring::dense(), 513, 40, 257, Norm::Location),
+        case(Wiring::dense(), 35, 530, 9, Norm::Channel),
+        case(Wiring::sequence(3, 4, 1), 520, 33, 100, Norm::None),
+        case(Wiring::sequence(2, 2, 0), 545, 7, 3, Norm::None),
     ]
 }
 

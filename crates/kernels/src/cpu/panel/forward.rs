@@ -18,13 +18,21 @@ pub(in crate::cpu) struct ForwardPort<'a> {
     pub rounded: bool,
     /// `[channel]`.
     pub bias: &'a [f32],
-    pub z: Pointer,
+    /// None where nobody will look at z.
+    pub z: Option<Pointer>,
     pub a: Pointer,
     /// `[location, channel]`: inverse deviations under [`Norm::Location`].
     pub inverse_deviation: Pointer,
     /// `[location, 2, channel]`: mean and squared deviation of each panel under [`Norm::Channel`]; behind them room
     /// for `[2, channel]`.
     pub moments: Pointer,
+}
+
+impl ForwardPort<'_> {
+    /// What holds the pre-activation between the two passes of [`Norm::Channel`].
+    fn pre_activation(&self) -> Pointer {
+        self.z.unwrap_or(self.a)
+    }
 }
 
 /// Mean over the rows, and the sum of squared deviations from it.
@@ -58,8 +66,8 @@ unsafe fn moments<V: Lanes, const WHOLE: bool>(column: Column<WHOLE>) -> (V, V) 
     }
 }
 
-/// Products to pre-activation, norm and activation; under [`Norm::Channel`] z receives the pre-activation,
-/// and [`finish_forward`] completes it once all locations' moments are known.
+/// Products to pre-activation, norm and activation; under [`Norm::Channel`] z, or a where z is not wanted, receives the
+/// pre-activation, and [`finish_forward`] completes it once all locations' moments are known.
 ///
 /// # Safety
 /// The instruction set of `V`; a valid column; the port's arrays hold this column's values, which no other
@@ -108,7 +116,7 @@ pub(in crate::cpu) unsafe fn forward<V: Lanes, const WHOLE: bool>(
                 for row in 0..column.batch {
                     let pre = column.row::<V>(row).mul_add(scale, bias);
                     let at = column.panel_start() + row * column.channels;
-                    column.store(pre, port.z.at(at));
+                    column.store(pre, port.pre_activation().at(at));
                 }
                 return;
             }
@@ -135,13 +143,18 @@ impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
         // SAFETY: handed on from the caller.
         unsafe {
             let start = column.panel_start();
-            let (z_out, a_out) = (self.port.z.at(start), self.port.a.at(start));
+            let a_out = self.port.a.at(start);
+            // A z that nobody wants goes where its product was.
+            let (z_out, z_row) = match self.port.z {
+                Some(z) => (z.at(start), column.channels),
+                None => (column.scratch, column.stride),
+            };
             for row in 0..column.batch {
                 let centred = column.row::<V>(row).sub(self.shift);
                 let z = centred.mul_add(self.factor, self.offset);
-                let at = row * column.channels;
-                column.store(z, z_out.add(at));
-                column.store(bf16_if(self.port.rounded, A::value(z)), a_out.add(at));
+                column.store(z, z_out.add(row * z_row));
+                let a = bf16_if(self.port.rounded, A::value(z));
+                column.store(a, a_out.add(row * column.channels));
             }
         }
     }
@@ -187,9 +200,9 @@ impl<V: Lanes> ForNonlinearity<V> for SecondPass<'_, V> {
         unsafe {
             for row in 0..column.batch {
                 let at = column.panel_start() + row * column.channels;
-                let centred = column.load::<V>(port.z.at(at)).sub(self.mean);
-                let z = centred.mul(self.inverse);
-                column.store(z, port.z.at(at));
+                let pre = port.pre_activation().at(at);
+                let z = column.load::<V>(pre).sub(self.mean).mul(self.inverse);
+                column.store(z, pre);
                 column.store(bf16_if(port.rounded, A::value(z)), port.a.at(at));
             }
         }

@@ -148,8 +148,10 @@ impl Kernel for TileKernel<'_> {
                             panel_len: chunk.points,
                             batch: samples,
                             depth,
+                            row: depth,
                             weights: self.packed.as_ptr().add(block * packing.block_len()),
                             block: columns,
+                            add: false,
                         };
                         let out = self.products.as_mut_ptr().add(point * chunk.products);
                         gather_block::<V>(source, out);

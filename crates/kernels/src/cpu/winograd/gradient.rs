@@ -8,7 +8,7 @@ use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::tile::{OuterProduct, add_outer_product, add_rows};
+use crate::cpu::tile::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::weight_gradient::{CHUNKS, INPUTS_PER_TASK, Operands, PARTIAL_VALUES};
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
@@ -153,11 +153,12 @@ impl Kernel for ChunkKernel<'_> {
                         inputs: rows,
                         rows,
                         delta: self.signals.as_ptr().add(point * len),
+                        delta_row: outputs,
                         outputs,
                         batch,
                     };
                     let at = (point * inputs + self.rows.start) * outputs;
-                    add_outer_product::<V>(product, self.sums.at(at));
+                    add_outer_product::<V>(product, Sum::more(self.sums.at(at), outputs));
                 }
                 if self.with_bias {
                     for i in 0..TILE * TILE {
