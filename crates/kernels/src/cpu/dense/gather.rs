@@ -14,7 +14,7 @@ use std::ops::Range;
 const TERMS: usize = 256;
 
 /// Column blocks that share a walk over the panel.
-const MOST_BLOCKS: usize = 4;
+const MOST_BLOCKS: usize = 8;
 
 /// Rows of weights by which they are asked for before their use: enough to hide the way from memory, few enough for rows
 /// that fall on the same places of a cache.

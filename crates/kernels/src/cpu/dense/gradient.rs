@@ -9,10 +9,10 @@ use crate::cpu::weight_gradient::Operands;
 use std::ops::Range;
 
 /// Inputs of one task.
-const INPUTS: usize = 64;
+const INPUTS: usize = 96;
 
 /// Samples whose products are summed before they are written.
-const SAMPLES: usize = 256;
+const SAMPLES: usize = 128;
 
 /// Columns of the widest block: two vectors.
 const MOST_COLUMNS: usize = 32;
