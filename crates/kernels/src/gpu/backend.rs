@@ -5,6 +5,7 @@ use super::launch::groups_of;
 use super::memory::Device;
 use super::operands::Operands;
 use super::tile::Direction;
+use super::units::Units;
 use super::wiring::{DeviceWiring, Wirings};
 use super::work::{Item, Kernel, Span};
 use crate::{
@@ -19,6 +20,7 @@ pub struct GpuBackend<R: Runtime> {
     device: Arc<Device<R>>,
     name: String,
     operands: Operands,
+    units: Units,
     wirings: Wirings<R>,
     dense: Arc<Wiring>,
     /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
@@ -49,6 +51,7 @@ impl<R: Runtime> GpuBackend<R> {
             device,
             name,
             operands: Operands::F32,
+            units: Units::Scalar,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
             one,
@@ -61,10 +64,25 @@ impl<R: Runtime> GpuBackend<R> {
         }
     }
 
-    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32.
+    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32. Matrix units
+    /// multiply it where the device has them for such operands and passes a trial of them, which takes about as long
+    /// as compiling a kernel.
     #[must_use]
     pub fn rounding(self, operands: Operands) -> Self {
-        Self { operands, ..self }
+        let reported = Units::reported(self.device.properties(), operands);
+        let backend = self.multiplying(operands, reported);
+        match reported == Units::Scalar || backend.multiplies_exactly() {
+            true => backend,
+            false => backend.multiplying(operands, Units::Scalar),
+        }
+    }
+
+    fn multiplying(self, operands: Operands, units: Units) -> Self {
+        Self {
+            operands,
+            units,
+            ..self
+        }
     }
 
     /// The wiring of a single panel.
@@ -74,6 +92,10 @@ impl<R: Runtime> GpuBackend<R> {
 
     pub(super) fn operands(&self) -> Operands {
         self.operands
+    }
+
+    pub(super) fn units(&self) -> Units {
+        self.units
     }
 
     pub(super) fn memory(&self) -> &Arc<Device<R>> {
@@ -103,7 +125,7 @@ impl<R: Runtime> GpuBackend<R> {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn buffer_of(&self, values: &[f32]) -> GpuBuffer<R> {
+    pub(super) fn buffer_of(&self, values: &[f32]) -> GpuBuffer<R> {
         let buffer = GpuBuffer::empty(&self.device, values.len());
         self.device.write(values, buffer.region());
         buffer
@@ -130,7 +152,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     }
 
     fn kernels(&self, layer: &Layer) -> LayerKernels {
-        let fused = |panels: &str| format!("gpu, {panels}");
+        let fused = |panels: &str| format!("gpu, {}{panels}", self.units.said());
         let sums = match layer.norm {
             Norm::Channel => "sums, then norm",
             Norm::Location | Norm::None => "sums with norm up to 128 samples",

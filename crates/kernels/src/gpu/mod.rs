@@ -16,6 +16,7 @@ mod group;
 mod heap;
 mod hip;
 mod launch;
+mod matrix;
 mod memory;
 mod operands;
 mod panel;
@@ -24,6 +25,7 @@ mod recurrent;
 mod resident;
 mod sequence;
 mod tile;
+mod units;
 mod wiring;
 mod work;
 
