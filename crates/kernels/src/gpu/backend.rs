@@ -1,6 +1,7 @@
 //! The GPU kernels behind the [`Backend`] interface.
 
 use super::buffer::GpuBuffer;
+use super::failure::GpuFailure;
 use super::launch::groups_of;
 use super::memory::Device;
 use super::operands::Operands;
@@ -19,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct GpuBackend<R: Runtime> {
     device: Arc<Device<R>>,
     name: String,
-    operands: Operands,
-    units: Units,
+    pub(super) operands: Operands,
+    pub(super) units: Units,
     wirings: Wirings<R>,
     dense: Arc<Wiring>,
     /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
@@ -64,38 +65,9 @@ impl<R: Runtime> GpuBackend<R> {
         }
     }
 
-    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32. Matrix units
-    /// multiply it where the device has them for such operands and passes a trial of them, which takes about as long
-    /// as compiling a kernel.
-    #[must_use]
-    pub fn rounding(self, operands: Operands) -> Self {
-        let reported = Units::reported(self.device.properties(), operands);
-        let backend = self.multiplying(operands, reported);
-        match reported == Units::Scalar || backend.multiplies_exactly() {
-            true => backend,
-            false => backend.multiplying(operands, Units::Scalar),
-        }
-    }
-
-    fn multiplying(self, operands: Operands, units: Units) -> Self {
-        Self {
-            operands,
-            units,
-            ..self
-        }
-    }
-
     /// The wiring of a single panel.
     pub(super) fn dense(&self) -> &Arc<Wiring> {
         &self.dense
-    }
-
-    pub(super) fn operands(&self) -> Operands {
-        self.operands
-    }
-
-    pub(super) fn units(&self) -> Units {
-        self.units
     }
 
     pub(super) fn memory(&self) -> &Arc<Device<R>> {
@@ -132,7 +104,8 @@ impl<R: Runtime> GpuBackend<R> {
     }
 
     fn fetch(&self, buffer: &GpuBuffer<R>) -> Vec<f32> {
-        self.device.read(buffer.region())
+        let values = self.device.read(buffer.region());
+        values.unwrap_or_else(|reason| GpuFailure::raise(reason))
     }
 }
 
@@ -140,7 +113,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     type Buffer = GpuBuffer<R>;
 
     fn device(&self) -> String {
-        self.name.clone()
+        match self.units {
+            Units::Scalar => self.name.clone(),
+            Units::Matrix => format!("{}, matrix units", self.name),
+        }
     }
 
     fn precision(&self) -> &'static str {
@@ -152,7 +128,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     }
 
     fn kernels(&self, layer: &Layer) -> LayerKernels {
-        let fused = |panels: &str| format!("gpu, {}{panels}", self.units.said());
+        let fused = |panels: &str| format!("gpu, {panels}");
         let sums = match layer.norm {
             Norm::Channel => "sums, then norm",
             Norm::Location | Norm::None => "sums with norm up to 128 samples",

@@ -1,11 +1,9 @@
 //! Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
 use super::launch::{group, item, place};
-use super::matrix::{
-    Order, Plan, Stage, Term, hand_out, leave, multiply, own_term, pieces, put_terms, read_terms,
-    stage,
-};
+use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
+use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
 use super::tile::{DEPTH, SIDE};
 use super::units::Units;
 use cubecl::prelude::*;

@@ -1,121 +1,19 @@
 //! Products on a device's matrix units: operands are staged as these multiply them, and each plane of a work-group
 //! holds some of the tile's pieces, `SIDE` × `SIDE` sums each, until all terms are added.
 
-use super::operands::{Operands, nearest};
-use super::tile::{SIDE, THREADS, value_or_zero};
+use super::operands::Operands;
+use super::staging::{Block, Order, Stage};
+use super::tile::{SIDE, THREADS};
 use cubecl::prelude::*;
 
 /// Threads that the matrix instruction takes together.
 pub(super) const PLANE: usize = 32;
 /// Planes of a work-group.
 const PLANES: usize = THREADS / PLANE;
-/// Bytes of the terms that are staged at a time, for one row or column.
-const STAGED_BYTES: usize = 64;
-/// Values between one staged line and the next, so that lines begin in different banks.
-const GAP_BYTES: usize = 16;
 /// Shared memory that a work-group takes at most.
 pub(super) const SHARED_BYTES: usize = 48 << 10;
 /// Bytes of which every piece's address is a multiple.
 pub(super) const ALIGNMENT: usize = 32;
-
-impl Operands {
-    /// Bytes of an operand as it is staged for matrix units.
-    fn staged_bytes(self) -> usize {
-        match self {
-            Self::F32 | Self::Tf32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-
-    /// Terms that are staged at a time.
-    pub(super) fn depth(self) -> usize {
-        STAGED_BYTES / self.staged_bytes()
-    }
-
-    /// Terms that one instruction adds.
-    pub(super) fn terms(self) -> usize {
-        self.depth() / 2
-    }
-}
-
-/// In which order an operand's values lie, in memory and as they are staged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Order {
-    /// The terms of a row or column side by side.
-    Terms,
-    /// The rows or columns of a term side by side.
-    Lines,
-}
-
-/// An operand as it is staged: `depth` terms of so many rows or columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Block {
-    lines: usize,
-    order: Order,
-    operands: Operands,
-}
-
-impl Block {
-    /// The operand of `pieces` pieces side by side.
-    pub(super) fn new(pieces: usize, order: Order, operands: Operands) -> Self {
-        Self {
-            lines: SIDE * pieces,
-            order,
-            operands,
-        }
-    }
-
-    /// Values between runs of values that lie side by side.
-    fn stride(self) -> usize {
-        match self.order {
-            Order::Terms => self.operands.depth() + GAP_BYTES / self.operands.staged_bytes(),
-            Order::Lines => self.lines + 8,
-        }
-    }
-
-    /// Values from a line to the next.
-    fn line_stride(self) -> usize {
-        match self.order {
-            Order::Terms => self.stride(),
-            Order::Lines => 1,
-        }
-    }
-
-    /// Values from a term to the next.
-    fn term_stride(self) -> usize {
-        match self.order {
-            Order::Terms => 1,
-            Order::Lines => self.stride(),
-        }
-    }
-
-    /// Values of a block, gaps included.
-    fn len(self) -> usize {
-        let runs = match self.order {
-            Order::Terms => self.lines,
-            Order::Lines => self.operands.depth(),
-        };
-        runs * self.stride()
-    }
-
-    /// Threads that stage values of one term.
-    fn threads(self) -> usize {
-        THREADS / self.operands.depth()
-    }
-
-    /// Values that each thread stages.
-    fn each(self) -> usize {
-        self.lines / self.threads()
-    }
-
-    /// How the matrix instruction finds it, where the terms of its rows or columns would lie side by side.
-    fn layout(self, terms: cmma::MatrixLayout, lines: cmma::MatrixLayout) -> cmma::MatrixLayout {
-        match self.order {
-            Order::Terms => terms,
-            Order::Lines => lines,
-        }
-    }
-}
 
 /// A product of a tile of pieces: how its operands are staged, and how planes share it.
 ///
@@ -169,114 +67,6 @@ impl Plan {
     fn columns_each(self) -> usize {
         self.columns / self.across
     }
-}
-
-/// The term of a block that a thread stages.
-#[cube]
-pub(super) fn own_term(#[comptime] block: Block) -> usize {
-    if comptime!(block.order == Order::Terms) {
-        UNIT_POS as usize % comptime!(block.operands.depth())
-    } else {
-        UNIT_POS as usize / comptime!(block.threads())
-    }
-}
-
-/// The first line of a block that a thread stages; the others follow `block.threads()` after each other.
-#[cube]
-fn own_line(#[comptime] block: Block) -> usize {
-    if comptime!(block.order == Order::Terms) {
-        UNIT_POS as usize / comptime!(block.operands.depth())
-    } else {
-        UNIT_POS as usize % comptime!(block.threads())
-    }
-}
-
-/// Where the values of one term lie in memory: that of line i at `start + i · step`.
-#[derive(CubeType)]
-pub(super) struct Term {
-    pub(super) start: usize,
-    pub(super) step: usize,
-    /// Lines from this one on are zeros: none is there at 0.
-    pub(super) end: usize,
-}
-
-/// Operands on their way to the matrix units: what a thread has read, and two blocks of each side in shared memory.
-#[derive(CubeType)]
-pub(super) struct Stage<S: Float> {
-    left: SharedMemory<S>,
-    right: SharedMemory<S>,
-    left_values: Array<f32>,
-    right_values: Array<f32>,
-}
-
-#[cube]
-pub(super) fn stage<S: Float>(#[comptime] plan: Plan) -> Stage<S> {
-    Stage::<S> {
-        left: SharedMemory::<S>::new_aligned(comptime!(2 * plan.left.len()), ALIGNMENT),
-        right: SharedMemory::<S>::new_aligned(comptime!(2 * plan.right.len()), ALIGNMENT),
-        left_values: Array::<f32>::new(comptime!(plan.left.each())),
-        right_values: Array::<f32>::new(comptime!(plan.right.each())),
-    }
-}
-
-/// Reads a thread's values of a block whose first line is `first`.
-#[cube]
-fn read_term(
-    heap: &Array<f32>,
-    values: &mut Array<f32>,
-    term: &Term,
-    first: usize,
-    #[comptime] block: Block,
-) {
-    let line = first + own_line(block);
-    #[unroll]
-    for i in 0..comptime!(block.each()) {
-        let at = line + i * comptime!(block.threads());
-        values[i] = value_or_zero(heap, term.start + at * term.step, at < term.end);
-    }
-}
-
-/// Writes what a thread has read to a block in shared memory, rounded.
-#[cube]
-fn put<S: Float>(
-    values: &Array<f32>,
-    shared: &mut SharedMemory<S>,
-    parity: usize,
-    #[comptime] block: Block,
-) {
-    let at = parity * comptime!(block.len())
-        + own_line(block) * comptime!(block.line_stride())
-        + own_term(block) * comptime!(block.term_stride());
-    #[unroll]
-    for i in 0..comptime!(block.each()) {
-        let mut value = values[i];
-        // The conversion to bf16 rounds by itself.
-        if comptime!(block.operands != Operands::Bf16) {
-            value = nearest(value, block.operands);
-        }
-        shared[at + i * comptime!(block.threads() * block.line_stride())] = S::cast_from(value);
-    }
-}
-
-/// Reads a thread's values of the next terms; the tile begins at `first_row` and `first_column`.
-#[cube]
-pub(super) fn read_terms<S: Float>(
-    heap: &Array<f32>,
-    stage: &mut Stage<S>,
-    left: &Term,
-    right: &Term,
-    first_row: usize,
-    first_column: usize,
-    #[comptime] plan: Plan,
-) {
-    read_term(heap, &mut stage.left_values, left, first_row, plan.left);
-    read_term(
-        heap,
-        &mut stage.right_values,
-        right,
-        first_column,
-        plan.right,
-    );
 }
 
 /// What a plane holds: one piece of the left operand at a time, its pieces of the right one, and its sums,
@@ -343,25 +133,6 @@ pub(super) fn pieces<M: Float>(#[comptime] plan: Plan) -> Pieces<M> {
         left: row,
         right: columns,
         sums,
-    }
-}
-
-/// Stages what was read as blocks of `parity`, which no plane may still be multiplying, and waits for the others.
-#[cube]
-pub(super) fn put_terms<S: Float>(stage: &mut Stage<S>, parity: usize, #[comptime] plan: Plan) {
-    put(&stage.left_values, &mut stage.left, parity, plan.left);
-    put(&stage.right_values, &mut stage.right, parity, plan.right);
-    sync_cube();
-}
-
-/// Gives up the staging memory once all planes have multiplied.
-#[cube]
-pub(super) fn leave<S: Float>(stage: Stage<S>) {
-    sync_cube();
-    // SAFETY: every thread has come here, and none touches the blocks any more.
-    unsafe {
-        stage.left.free();
-        stage.right.free();
     }
 }
 
@@ -455,4 +226,80 @@ pub(super) fn hand_out<M: Float>(
     }
     // SAFETY: all threads have read what they wanted, and each has come here.
     unsafe { passed.free() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plans of all tiles in both precisions and every order.
+    fn plans() -> Vec<Plan> {
+        let orders = [Order::Terms, Order::Lines];
+        let mut plans = Vec::new();
+        for operands in [Operands::Tf32, Operands::Bf16] {
+            for (rows, columns) in (1..=8).flat_map(|rows| [1, 2, 4].map(|c| (rows, c))) {
+                for left in orders {
+                    plans.extend(orders.map(|o| Plan::new(rows, columns, operands, [left, o])));
+                }
+            }
+        }
+        plans
+    }
+
+    #[test]
+    fn every_tile_fits_the_shared_memory() {
+        const HANDED_OUT: usize = size_of::<f32>() * PLANES * SIDE * SIDE;
+        const MEANS: usize = size_of::<f32>() * SIDE * SIDE * 4;
+        for plan in plans() {
+            let staged: usize = [plan.left, plan.right].map(Block::bytes).iter().sum();
+            assert!(2 * staged + HANDED_OUT + MEANS <= SHARED_BYTES, "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn every_piece_has_one_plane() {
+        for plan in plans() {
+            let mut owners = vec![0; plan.rows * plan.columns];
+            for plane in 0..PLANES {
+                for i in 0..plan.rows_each() {
+                    let row = plane / plan.across + i * plan.down();
+                    for j in 0..plan.columns_each() {
+                        let column = plane % plan.across + j * plan.across;
+                        if row < plan.rows {
+                            owners[row * plan.columns + column] += 1;
+                        }
+                    }
+                }
+            }
+            assert!(owners.iter().all(|&count| count == 1), "{plan:?}");
+        }
+    }
+
+    /// The instruction asks for addresses that are multiples of 32 bytes and strides that are multiples of 16.
+    #[test]
+    fn every_piece_is_aligned() {
+        for plan in plans() {
+            for (block, pieces) in [(plan.left, plan.rows), (plan.right, plan.columns)] {
+                let bytes = block.bytes() / block.len();
+                assert_eq!(bytes * block.stride() % 16, 0, "{plan:?}");
+                for piece in 0..pieces {
+                    for (parity, step) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                        let at = parity * block.len()
+                            + piece * SIDE * block.line_stride()
+                            + step * plan.operands.terms() * block.term_stride();
+                        assert_eq!(bytes * at % ALIGNMENT, 0, "{plan:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The largest tile and the usual batch of 100: no plane has more than four of their 32 and 28 pieces.
+    #[test]
+    fn planes_share_the_work() {
+        for (rows, columns, most) in [(8, 4, 4), (7, 4, 4), (4, 4, 2), (2, 4, 1), (8, 1, 1)] {
+            let plan = Plan::new(rows, columns, Operands::Bf16, [Order::Terms; 2]);
+            assert_eq!(plan.rows_each() * plan.columns_each(), most, "{plan:?}");
+        }
+    }
 }

@@ -263,14 +263,8 @@ impl<R: Runtime> Device<R> {
         self.client.properties()
     }
 
-    /// The values of a region, after all that was noted.
-    pub(super) fn read(&self, region: &Region<R>) -> Vec<f32> {
-        self.try_read(region)
-            .unwrap_or_else(|reason| GpuFailure::raise(reason))
-    }
-
-    /// As [`read`](Self::read), or why what was noted did not run.
-    pub(super) fn try_read(&self, region: &Region<R>) -> Result<Vec<f32>, String> {
+    /// The values of a region after all that was noted, or why that did not run.
+    pub(super) fn read(&self, region: &Region<R>) -> Result<Vec<f32>, String> {
         let mut state = self.open();
         self.run_waiting(&mut state);
         if region.len == 0 {

@@ -24,6 +24,7 @@ mod products;
 mod recurrent;
 mod resident;
 mod sequence;
+mod staging;
 mod tile;
 mod units;
 mod wiring;

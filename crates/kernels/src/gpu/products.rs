@@ -124,7 +124,7 @@ impl<R: Runtime> GpuBackend<R> {
         batch: usize,
         direction: Direction,
     ) -> Walk<'a> {
-        Walk::new(layer, batch, direction, self.operands(), self.units())
+        Walk::new(layer, batch, direction, self.operands, self.units)
     }
 
     /// `out = scale · product + bias`.
@@ -289,8 +289,8 @@ impl<R: Runtime> GpuBackend<R> {
         let tile = GradientTile {
             inputs: columns_a_thread(layer.inputs),
             outputs: columns_a_thread(layer.outputs),
-            operands: self.operands(),
-            units: self.units(),
+            operands: self.operands,
+            units: self.units,
         };
         let taps = layer.wiring.taps();
         let across = layer.inputs.div_ceil(SIDE * tile.inputs);

@@ -1,10 +1,8 @@
 //! The product that all kernels share: a work-group's tile of `Σ_(tap, src) panel(src) · W[tap]`.
 
-use super::matrix::{
-    Order, Plan, Stage, Term, hand_out, leave, multiply, own_term, pieces, put_terms, read_terms,
-    stage,
-};
+use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
+use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
 use super::units::Units;
 use cubecl::prelude::*;
 use half::bf16;

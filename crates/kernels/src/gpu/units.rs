@@ -46,21 +46,25 @@ impl Units {
             false => Self::Scalar,
         }
     }
-
-    /// How a kernel's description mentions it.
-    pub(super) fn said(self) -> &'static str {
-        match self {
-            Self::Scalar => "",
-            Self::Matrix => "matrix units, ",
-        }
-    }
 }
 
 impl<R: Runtime> GpuBackend<R> {
+    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32. Matrix units
+    /// multiply it where the device has them for such operands and passes a trial, which compiles one kernel.
+    #[must_use]
+    pub fn rounding(mut self, operands: Operands) -> Self {
+        self.operands = operands;
+        self.units = Units::reported(self.memory().properties(), operands);
+        if self.units == Units::Matrix && !self.multiplies_exactly() {
+            self.units = Units::Scalar;
+        }
+        self
+    }
+
     /// Whether a product of small integers, which no precision rounds, is what it should be.
     ///
     /// CubeCL reports instructions for some devices that have none, and its kernels then do not compile.
-    pub(super) fn multiplies_exactly(&self) -> bool {
+    fn multiplies_exactly(&self) -> bool {
         const BATCH: usize = 40;
         const INPUTS: usize = 50;
         const OUTPUTS: usize = 36;
@@ -86,7 +90,91 @@ impl<R: Runtime> GpuBackend<R> {
                 .map(|i| panel[row * INPUTS + i] * weights[i * OUTPUTS + column])
                 .sum()
         });
-        let found = self.memory().try_read(out.region());
+        let found = self.memory().read(out.region());
         found.is_ok_and(|found| found.into_iter().eq(expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GpuApi, WgpuBackend};
+    use cubecl::ir::features::Features;
+    use cubecl::ir::{HardwareProperties, MemoryDeviceProperties};
+    use cubecl::profile::TimingMethod;
+
+    const PRECISIONS: [Operands; 3] = [Operands::F32, Operands::Tf32, Operands::Bf16];
+
+    /// A device of so many threads to a plane, with the instruction for such operands, and so many terms.
+    fn device(plane: u32, kind: FloatKind, terms: u32) -> DeviceProperties {
+        let hardware = HardwareProperties {
+            load_width: 128,
+            plane_size_min: plane,
+            plane_size_max: plane,
+            max_bindings: 16,
+            max_shared_memory_size: SHARED_BYTES,
+            max_cube_count: (1, 1, 1),
+            max_units_per_cube: 1024,
+            max_cube_dim: (1, 1, 1),
+            num_streaming_multiprocessors: None,
+            num_cpu_cores: None,
+            num_tensor_cores: None,
+            min_tensor_cores_dim: None,
+            max_vector_size: 4,
+        };
+        let memory = MemoryDeviceProperties {
+            max_page_size: 1,
+            alignment: 1,
+        };
+        let mut features = Features::default();
+        features.matmul.cmma.insert(MmaConfig {
+            a_type: ElemType::Float(kind).into(),
+            b_type: ElemType::Float(kind).into(),
+            cd_type: ElemType::Float(FloatKind::F32).into(),
+            m: 16,
+            n: 16,
+            k: terms,
+        });
+        DeviceProperties::new(features, memory, hardware, TimingMethod::System)
+    }
+
+    #[test]
+    fn an_instruction_serves_its_own_operands() {
+        use Units::{Matrix, Scalar};
+        let units = |device: &DeviceProperties| PRECISIONS.map(|o| Units::reported(device, o));
+        let bf16 = device(32, FloatKind::BF16, 16);
+        assert_eq!(units(&bf16), [Scalar, Scalar, Matrix]);
+        let tf32 = device(32, FloatKind::TF32, 8);
+        assert_eq!(units(&tf32), [Scalar, Matrix, Scalar]);
+        let others = [
+            device(32, FloatKind::F16, 16),
+            device(32, FloatKind::BF16, 8),
+            device(64, FloatKind::BF16, 16),
+        ];
+        for other in others {
+            assert_eq!(units(&other), [Scalar; 3]);
+        }
+        let mut planes_vary = bf16.clone();
+        planes_vary.hardware.plane_size_min = 8;
+        assert_eq!(units(&planes_vary), [Scalar; 3]);
+        let mut little_memory = bf16;
+        little_memory.hardware.max_shared_memory_size = 32 << 10;
+        assert_eq!(units(&little_memory), [Scalar; 3]);
+    }
+
+    /// What needs no rounding is exact by whatever multiplies, so that only units that are broken fail the trial.
+    #[test]
+    fn the_trial_needs_no_rounding() {
+        let api = match cfg!(target_vendor = "apple") {
+            true => GpuApi::Metal,
+            false => GpuApi::Vulkan,
+        };
+        for operands in PRECISIONS {
+            match WgpuBackend::open(api, None) {
+                Ok(backend) => assert!(backend.rounding(operands).multiplies_exactly()),
+                Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
+                Err(e) => println!("skipped without a GPU: {e}"),
+            }
+        }
     }
 }
