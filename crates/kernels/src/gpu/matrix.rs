@@ -39,7 +39,7 @@ impl Plan {
     ) -> Self {
         [1, 2, 4]
             .into_iter()
-            .filter(|&across| columns % across == 0)
+            .filter(|&across| columns.is_multiple_of(across))
             .map(|across| Self {
                 rows,
                 columns,
