@@ -98,6 +98,8 @@ pub(super) fn mean_over_rows(sums: &mut Array<f32>, rows: usize, #[comptime] col
         sums[j] = total / f32::cast_from(rows);
     }
     sync_cube();
+    // SAFETY: all threads have read what they wanted, and each has come here.
+    unsafe { shared.free() };
 }
 
 /// Writes to `means` the mean over all rows of each column of a tile; rows beyond `rows` do not count.

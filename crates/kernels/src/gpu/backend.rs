@@ -1,10 +1,12 @@
 //! The GPU kernels behind the [`Backend`] interface.
 
 use super::buffer::GpuBuffer;
+use super::failure::GpuFailure;
 use super::launch::groups_of;
 use super::memory::Device;
 use super::operands::Operands;
 use super::tile::Direction;
+use super::units::Units;
 use super::wiring::{DeviceWiring, Wirings};
 use super::work::{Item, Kernel, Span};
 use crate::{
@@ -18,7 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct GpuBackend<R: Runtime> {
     device: Arc<Device<R>>,
     name: String,
-    operands: Operands,
+    pub(super) operands: Operands,
+    pub(super) units: Units,
     wirings: Wirings<R>,
     dense: Arc<Wiring>,
     /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
@@ -49,6 +52,7 @@ impl<R: Runtime> GpuBackend<R> {
             device,
             name,
             operands: Operands::F32,
+            units: Units::Scalar,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
             one,
@@ -61,19 +65,9 @@ impl<R: Runtime> GpuBackend<R> {
         }
     }
 
-    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32.
-    #[must_use]
-    pub fn rounding(self, operands: Operands) -> Self {
-        Self { operands, ..self }
-    }
-
     /// The wiring of a single panel.
     pub(super) fn dense(&self) -> &Arc<Wiring> {
         &self.dense
-    }
-
-    pub(super) fn operands(&self) -> Operands {
-        self.operands
     }
 
     pub(super) fn memory(&self) -> &Arc<Device<R>> {
@@ -103,14 +97,15 @@ impl<R: Runtime> GpuBackend<R> {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn buffer_of(&self, values: &[f32]) -> GpuBuffer<R> {
+    pub(super) fn buffer_of(&self, values: &[f32]) -> GpuBuffer<R> {
         let buffer = GpuBuffer::empty(&self.device, values.len());
         self.device.write(values, buffer.region());
         buffer
     }
 
     fn fetch(&self, buffer: &GpuBuffer<R>) -> Vec<f32> {
-        self.device.read(buffer.region())
+        let values = self.device.read(buffer.region());
+        values.unwrap_or_else(|reason| GpuFailure::raise(reason))
     }
 }
 
@@ -118,7 +113,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     type Buffer = GpuBuffer<R>;
 
     fn device(&self) -> String {
-        self.name.clone()
+        match self.units {
+            Units::Scalar => self.name.clone(),
+            Units::Matrix => format!("{}, matrix units", self.name),
+        }
     }
 
     fn precision(&self) -> &'static str {

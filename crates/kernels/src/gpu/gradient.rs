@@ -1,20 +1,53 @@
 //! Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
 use super::launch::{group, item, place};
+use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
+use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
 use super::tile::{DEPTH, SIDE};
+use super::units::Units;
 use cubecl::prelude::*;
+use half::bf16;
 
-/// Columns and rows of a gradient tile that one thread holds, and what it multiplies.
+/// Columns and rows of a gradient tile that one thread holds, and what multiplies what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct GradientTile {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
     pub(super) operands: Operands,
+    pub(super) units: Units,
+}
+
+impl GradientTile {
+    /// How matrix units compute it: both operands lie with the channels of a sample side by side.
+    fn plan(self) -> Plan {
+        Plan::new(
+            self.inputs,
+            self.outputs,
+            self.operands,
+            [Order::Lines, Order::Lines],
+        )
+    }
 }
 
 /// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale.
 pub(super) const GRADIENT_WORDS: usize = 11;
+
+/// What a work-group of a gradient sums, and where its tile lies.
+#[derive(CubeType)]
+struct Part {
+    input: usize,
+    delta: usize,
+    batch: usize,
+    inputs: usize,
+    outputs: usize,
+    first_input: usize,
+    first_output: usize,
+    /// Where the part's links (source, destination) begin.
+    pairs: usize,
+    /// Samples of all links.
+    depth: usize,
+}
 
 /// `out[part, tap, input, output] = scale · Σ a(src)ᵀ delta(dst)` over the part's links of the tap.
 ///
@@ -31,8 +64,6 @@ pub(super) fn gradient_part(
     if group() >= table[at] as usize {
         terminate!();
     }
-    let input = table[at + 1] as usize;
-    let delta = table[at + 2] as usize;
     let starts = table[at + 3] as usize;
     let out = table[at + 4] as usize;
     let batch = table[at + 5] as usize;
@@ -41,10 +72,6 @@ pub(super) fn gradient_part(
     let taps = table[at + 8] as usize;
     let parts = table[at + 9] as usize;
     let scale = f32::reinterpret(table[at + 10]);
-    let a_stride = comptime!(SIDE * tile.inputs);
-    let d_stride = comptime!(SIDE * tile.outputs);
-    let mut a = SharedMemory::<f32>::new(comptime!(DEPTH * a_stride));
-    let mut d = SharedMemory::<f32>::new(comptime!(DEPTH * d_stride));
     let mut sums = Array::<f32>::new(comptime!(tile.inputs * tile.outputs));
     #[unroll]
     for i in 0..comptime!(tile.inputs * tile.outputs) {
@@ -52,43 +79,93 @@ pub(super) fn gradient_part(
     }
     let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
     // Inputs fastest, then outputs, then parts, then taps.
-    let across = inputs.div_ceil(a_stride);
-    let down = outputs.div_ceil(d_stride);
-    let first_input = group() % across * a_stride;
-    let first_output = group() / across % down * d_stride;
+    let across = inputs.div_ceil(comptime!(SIDE * tile.inputs));
+    let down = outputs.div_ceil(comptime!(SIDE * tile.outputs));
     let slice = group() / (across * down);
-    let (tap, part) = (slice / parts, slice % parts);
+    let (tap, number) = (slice / parts, slice % parts);
     let tap_start = links[starts + tap] as usize;
     let count = links[starts + tap + 1] as usize - tap_start;
-    let first_link = tap_start + count * part / parts;
-    let last_link = tap_start + count * (part + 1) / parts;
-    let depth = (last_link - first_link) * batch;
-    let pairs = starts + taps + 1 + 2 * first_link;
-    let chunks = depth.div_ceil(DEPTH);
+    let first_link = tap_start + count * number / parts;
+    let last_link = tap_start + count * (number + 1) / parts;
+    let part = Part {
+        input: table[at + 1] as usize,
+        delta: table[at + 2] as usize,
+        batch,
+        inputs,
+        outputs,
+        first_input: group() % across * comptime!(SIDE * tile.inputs),
+        first_output: group() / across % down * comptime!(SIDE * tile.outputs),
+        pairs: starts + taps + 1 + 2 * first_link,
+        depth: (last_link - first_link) * batch,
+    };
+    if comptime!(tile.units == Units::Scalar) {
+        sum_by_threads(heap, links, &mut sums, &part, tile);
+    } else if comptime!(tile.operands == Operands::Bf16) {
+        sum_by_planes::<bf16, bf16>(heap, links, &mut sums, &part, tile);
+    } else {
+        sum_by_planes::<f32, tf32>(heap, links, &mut sums, &part, tile);
+    }
+    #[unroll]
+    for i in 0..tile.inputs {
+        let x = part.first_input + row + i * SIDE;
+        #[unroll]
+        for j in 0..tile.outputs {
+            let y = part.first_output + column + j * SIDE;
+            if x < inputs && y < outputs {
+                heap[out + ((number * taps + tap) * inputs + x) * outputs + y] =
+                    scale * sums[i * tile.outputs + j];
+            }
+        }
+    }
+}
+
+/// Adds a part's products to `sums`, `[input, output]` of the thread's tile: each thread for itself.
+#[cube]
+fn sum_by_threads(
+    heap: &Array<f32>,
+    links: &Array<u32>,
+    sums: &mut Array<f32>,
+    part: &Part,
+    #[comptime] tile: GradientTile,
+) {
+    let a_stride = comptime!(SIDE * tile.inputs);
+    let d_stride = comptime!(SIDE * tile.outputs);
+    let mut a = SharedMemory::<f32>::new(comptime!(DEPTH * a_stride));
+    let mut d = SharedMemory::<f32>::new(comptime!(DEPTH * d_stride));
+    let (row, column) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
+    let chunks = part.depth.div_ceil(DEPTH);
     for chunk in 0..chunks {
         let term = chunk * DEPTH + row;
         let mut source = 0usize;
         let mut destination = 0usize;
         let mut r = 0usize;
-        if term < depth {
-            let link = term / batch;
-            r = term % batch;
-            source = links[pairs + 2 * link] as usize;
-            destination = links[pairs + 2 * link + 1] as usize;
+        if term < part.depth {
+            let link = term / part.batch;
+            r = term % part.batch;
+            source = links[part.pairs + 2 * link] as usize;
+            destination = links[part.pairs + 2 * link + 1] as usize;
         }
         #[unroll]
         for i in 0..tile.inputs {
-            let c = first_input + column + i * SIDE;
-            let at = input + (source * batch + r) * inputs + c;
-            a[row * a_stride + column + i * SIDE] =
-                operand_or_zero(heap, at, term < depth && c < inputs, tile.operands);
+            let c = part.first_input + column + i * SIDE;
+            let at = part.input + (source * part.batch + r) * part.inputs + c;
+            a[row * a_stride + column + i * SIDE] = operand_or_zero(
+                heap,
+                at,
+                term < part.depth && c < part.inputs,
+                tile.operands,
+            );
         }
         #[unroll]
         for j in 0..tile.outputs {
-            let c = first_output + column + j * SIDE;
-            let at = delta + (destination * batch + r) * outputs + c;
-            d[row * d_stride + column + j * SIDE] =
-                operand_or_zero(heap, at, term < depth && c < outputs, tile.operands);
+            let c = part.first_output + column + j * SIDE;
+            let at = part.delta + (destination * part.batch + r) * part.outputs + c;
+            d[row * d_stride + column + j * SIDE] = operand_or_zero(
+                heap,
+                at,
+                term < part.depth && c < part.outputs,
+                tile.operands,
+            );
         }
         sync_cube();
         for k in 0..DEPTH {
@@ -103,18 +180,70 @@ pub(super) fn gradient_part(
         }
         sync_cube();
     }
-    #[unroll]
-    for i in 0..tile.inputs {
-        let x = first_input + row + i * SIDE;
-        #[unroll]
-        for j in 0..tile.outputs {
-            let y = first_output + column + j * SIDE;
-            if x < inputs && y < outputs {
-                heap[out + ((part * taps + tap) * inputs + x) * outputs + y] =
-                    scale * sums[i * tile.outputs + j];
-            }
-        }
+}
+
+/// [`sum_by_threads`] by matrix units, with their operands `M`, staged as `S`.
+#[cube]
+fn sum_by_planes<S: Float, M: Float>(
+    heap: &Array<f32>,
+    links: &Array<u32>,
+    sums: &mut Array<f32>,
+    part: &Part,
+    #[comptime] tile: GradientTile,
+) {
+    let plan = comptime!(tile.plan());
+    let mut stage = stage::<S>(plan);
+    let pieces = pieces::<M>(plan);
+    let chunks = part.depth.div_ceil(comptime!(tile.operands.depth()));
+    read_samples(heap, links, &mut stage, part, 0usize, plan);
+    for chunk in 0..chunks {
+        put_terms(&mut stage, chunk % 2, plan);
+        // The next blocks' values are on their way while these are multiplied.
+        read_samples(heap, links, &mut stage, part, chunk + 1, plan);
+        multiply(&stage, &pieces, chunk % 2, plan);
     }
+    leave(stage);
+    hand_out(&pieces, sums, plan);
+}
+
+/// Reads a thread's values of chunk `chunk` of a part: zeros beyond its end.
+#[cube]
+fn read_samples<S: Float>(
+    heap: &Array<f32>,
+    links: &Array<u32>,
+    stage: &mut Stage<S>,
+    part: &Part,
+    chunk: usize,
+    #[comptime] plan: Plan,
+) {
+    let term = chunk * comptime!(plan.operands.depth()) + own_term(plan.left);
+    let mut input = Term {
+        start: part.input,
+        step: 1usize,
+        end: 0usize,
+    };
+    let mut delta = Term {
+        start: part.delta,
+        step: 1usize,
+        end: 0usize,
+    };
+    if term < part.depth {
+        let link = part.pairs + 2 * (term / part.batch);
+        let r = term % part.batch;
+        input.start += (links[link] as usize * part.batch + r) * part.inputs;
+        input.end = part.inputs;
+        delta.start += (links[link + 1] as usize * part.batch + r) * part.outputs;
+        delta.end = part.outputs;
+    }
+    read_terms(
+        heap,
+        stage,
+        &input,
+        &delta,
+        part.first_input,
+        part.first_output,
+        plan,
+    );
 }
 
 /// Words of a bias gradient: groups, delta, out, rows, channels, parts.

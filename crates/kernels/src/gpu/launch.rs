@@ -8,6 +8,7 @@ use super::elementwise::{
 };
 use super::gradient::{add_parts, bias_part, gradient_part};
 use super::group::{land, normalise};
+use super::matrix::PLANE;
 use super::panel::{feedback_panel, forward_panel, product};
 use super::recurrent::{feedback_step, recur_step};
 use super::tile::THREADS;
@@ -36,9 +37,10 @@ pub(super) fn item(first_word: usize, #[comptime] words: usize) -> usize {
     first_word + CUBE_POS_Z as usize * words
 }
 
-/// The threads of every work-group.
+/// The threads of every work-group, a plane of matrix units in each row: where CubeCL works out which of a plane's
+/// threads one is, it looks at the first dimension only (on AMD).
 pub(super) fn units() -> CubeDim {
-    CubeDim::new_1d(THREADS as u32)
+    CubeDim::new_2d(PLANE as u32, (THREADS / PLANE) as u32)
 }
 
 /// Work-groups that have a thread for each of `len` values.

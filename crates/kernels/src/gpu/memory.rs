@@ -5,6 +5,7 @@ use super::failure::GpuFailure;
 use super::heap::Heap;
 use super::launch::{Arguments, DeviceArray, grid, groups_of, start, units};
 use super::work::{Item, Launch, Plan, Span, plan};
+use cubecl::ir::DeviceProperties;
 use cubecl::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -257,12 +258,17 @@ impl<R: Runtime> Device<R> {
         self.transfer(&source, &array, to.start, values.len());
     }
 
-    /// The values of a region, after all that was noted.
-    pub(super) fn read(&self, region: &Region<R>) -> Vec<f32> {
+    /// What the device can do.
+    pub(super) fn properties(&self) -> &DeviceProperties {
+        self.client.properties()
+    }
+
+    /// The values of a region after all that was noted, or why that did not run.
+    pub(super) fn read(&self, region: &Region<R>) -> Result<Vec<f32>, String> {
         let mut state = self.open();
         self.run_waiting(&mut state);
         if region.len == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let array = state.array.clone().expect("regions lie in the array");
         drop(state);
@@ -274,10 +280,11 @@ impl<R: Runtime> Device<R> {
         // The runtime panics where its own thread has died of an error.
         let read = || self.client.read_one(handle);
         match catch_unwind(AssertUnwindSafe(read)) {
-            Ok(Ok(bytes)) => f32::from_bytes(&bytes)[..region.len].to_vec(),
-            Ok(Err(error)) => GpuFailure::raise(error.to_string()),
-            Err(_) => GpuFailure::raise(
-                "its memory may be too small for network.width and train.batch, or it was lost",
+            Ok(Ok(bytes)) => Ok(f32::from_bytes(&bytes)[..region.len].to_vec()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(
+                "its memory may be too small for network.width and train.batch, or it was lost"
+                    .into(),
             ),
         }
     }

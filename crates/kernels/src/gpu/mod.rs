@@ -16,6 +16,7 @@ mod group;
 mod heap;
 mod hip;
 mod launch;
+mod matrix;
 mod memory;
 mod operands;
 mod panel;
@@ -23,7 +24,9 @@ mod products;
 mod recurrent;
 mod resident;
 mod sequence;
+mod staging;
 mod tile;
+mod units;
 mod wiring;
 mod work;
 

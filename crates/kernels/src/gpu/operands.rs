@@ -46,7 +46,7 @@ impl Operands {
 
 /// The nearest value that operands can be, the even one of two. NaN and infinity stay what they are.
 #[cube]
-fn nearest(value: f32, #[comptime] operands: Operands) -> f32 {
+pub(super) fn nearest(value: f32, #[comptime] operands: Operands) -> f32 {
     let mut result = value;
     let bits = u32::reinterpret(value);
     let exponent = 0x7f80_0000u32;

@@ -7,6 +7,7 @@ use super::launch::groups_of;
 use super::operands::Operands;
 use super::panel::Arrival;
 use super::tile::{Direction, MOST_ROWS, SIDE, Tile, columns_a_thread};
+use super::units::Units;
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
 use crate::{Landing, Layer, Norm, Record};
@@ -25,7 +26,13 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(layer: &'a Layer, batch: usize, direction: Direction, operands: Operands) -> Self {
+    fn new(
+        layer: &'a Layer,
+        batch: usize,
+        direction: Direction,
+        operands: Operands,
+        units: Units,
+    ) -> Self {
         let columns = match direction {
             Direction::Forward => layer.outputs,
             Direction::Backward => layer.inputs,
@@ -34,7 +41,7 @@ impl<'a> Walk<'a> {
             layer,
             batch,
             direction,
-            tile: Tile::new(batch, columns, operands),
+            tile: Tile::new(batch, columns, operands, units),
         }
     }
 
@@ -117,7 +124,7 @@ impl<R: Runtime> GpuBackend<R> {
         batch: usize,
         direction: Direction,
     ) -> Walk<'a> {
-        Walk::new(layer, batch, direction, self.operands())
+        Walk::new(layer, batch, direction, self.operands, self.units)
     }
 
     /// `out = scale · product + bias`.
@@ -282,7 +289,8 @@ impl<R: Runtime> GpuBackend<R> {
         let tile = GradientTile {
             inputs: columns_a_thread(layer.inputs),
             outputs: columns_a_thread(layer.outputs),
-            operands: self.operands(),
+            operands: self.operands,
+            units: self.units,
         };
         let taps = layer.wiring.taps();
         let across = layer.inputs.div_ceil(SIDE * tile.inputs);

@@ -1,7 +1,11 @@
 //! The product that all kernels share: a work-group's tile of `Σ_(tap, src) panel(src) · W[tap]`.
 
+use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
+use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
+use super::units::Units;
 use cubecl::prelude::*;
+use half::bf16;
 
 /// Threads along each side of a work-group: `SIDE` rows by `SIDE` columns.
 pub(super) const SIDE: usize = 16;
@@ -12,23 +16,39 @@ pub(super) const DEPTH: usize = 16;
 /// Largest number of rows that one work-group holds.
 pub(super) const MOST_ROWS: usize = 128;
 
-/// How many rows and columns a thread holds, and what it multiplies; row i of a thread is `thread + i · SIDE` of the
-/// tile.
+/// How many rows and columns a thread holds, and what multiplies what; row i of a thread is `thread + i · SIDE` of
+/// the tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) operands: Operands,
+    pub(super) units: Units,
 }
 
 impl Tile {
     /// The tile for panels of `batch` rows (or the first [`MOST_ROWS`] of them) and `columns` channels.
-    pub(super) fn new(batch: usize, columns: usize, operands: Operands) -> Self {
+    pub(super) fn new(batch: usize, columns: usize, operands: Operands, units: Units) -> Self {
         Self {
             rows: batch.min(MOST_ROWS).div_ceil(SIDE),
             columns: columns_a_thread(columns),
             operands,
+            units,
         }
+    }
+
+    /// How matrix units compute it: panels lie with their channels side by side, and weights with their outputs.
+    fn plan(self, direction: Direction) -> Plan {
+        let weights = match direction {
+            Direction::Forward => Order::Lines,
+            Direction::Backward => Order::Terms,
+        };
+        Plan::new(
+            self.rows,
+            self.columns,
+            self.operands,
+            [Order::Terms, weights],
+        )
     }
 
     /// Work-groups that cover `columns` channels.
@@ -150,6 +170,135 @@ pub(super) fn zeros(#[comptime] tile: Tile) -> Array<f32> {
 /// Links are `locations + 1` starts, then (tap, source) for each link.
 #[cube]
 pub(super) fn accumulate(
+    heap: &Array<f32>,
+    links: &Array<u32>,
+    sums: &mut Array<f32>,
+    walk: &Walk,
+    place: &Place,
+    #[comptime] tile: Tile,
+    #[comptime] direction: Direction,
+) {
+    if comptime!(tile.units == Units::Scalar) {
+        accumulate_by_threads(heap, links, sums, walk, place, tile, direction);
+    } else if comptime!(tile.operands == Operands::Bf16) {
+        accumulate_by_planes::<bf16, bf16>(heap, links, sums, walk, place, tile, direction);
+    } else {
+        accumulate_by_planes::<f32, tf32>(heap, links, sums, walk, place, tile, direction);
+    }
+}
+
+/// [`accumulate`] with the matrix units' operands `M`, staged as `S`.
+#[cube]
+fn accumulate_by_planes<S: Float, M: Float>(
+    heap: &Array<f32>,
+    links: &Array<u32>,
+    sums: &mut Array<f32>,
+    walk: &Walk,
+    place: &Place,
+    #[comptime] tile: Tile,
+    #[comptime] direction: Direction,
+) {
+    let plan = comptime!(tile.plan(direction));
+    let mut stage = stage::<S>(plan);
+    let pieces = pieces::<M>(plan);
+    let start = walk.links + place.location;
+    let first_link = links[start] as usize;
+    let sum = LinkSum {
+        pairs: walk.links + walk.locations + 1 + 2 * first_link,
+        depth: (links[start + 1] as usize - first_link) * walk.channels,
+    };
+    let chunks = sum.depth.div_ceil(comptime!(tile.operands.depth()));
+    read_links(
+        heap, links, &mut stage, walk, place, &sum, 0usize, plan, direction,
+    );
+    for chunk in 0..chunks {
+        put_terms(&mut stage, chunk % 2, plan);
+        // The next blocks' values are on their way while these are multiplied.
+        read_links(
+            heap,
+            links,
+            &mut stage,
+            walk,
+            place,
+            &sum,
+            chunk + 1,
+            plan,
+            direction,
+        );
+        multiply(&stage, &pieces, chunk % 2, plan);
+    }
+    leave(stage);
+    hand_out(&pieces, sums, plan);
+}
+
+/// A location's links, whose channels are one long sum.
+#[derive(CubeType)]
+struct LinkSum {
+    /// Where the links' (tap, source) begin.
+    pairs: usize,
+    /// Terms.
+    depth: usize,
+}
+
+/// Reads a thread's values of chunk `chunk` of a sum: zeros beyond its end.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn read_links<S: Float>(
+    heap: &Array<f32>,
+    links: &Array<u32>,
+    stage: &mut Stage<S>,
+    walk: &Walk,
+    place: &Place,
+    sum: &LinkSum,
+    chunk: usize,
+    #[comptime] plan: Plan,
+    #[comptime] direction: Direction,
+) {
+    let first = chunk * comptime!(plan.operands.depth());
+    let mut panel = Term {
+        start: walk.input,
+        step: walk.channels,
+        end: 0usize,
+    };
+    let term = first + own_term(plan.left);
+    if term < sum.depth {
+        let source = links[sum.pairs + 2 * (term / walk.channels) + 1] as usize;
+        panel.start += source * walk.batch * walk.channels + term % walk.channels;
+        panel.end = walk.batch;
+    }
+    let mut weights = Term {
+        start: walk.weight,
+        step: 1usize,
+        end: 0usize,
+    };
+    if comptime!(direction == Direction::Backward) {
+        weights.step = walk.channels;
+    }
+    let term = first + own_term(plan.right);
+    if term < sum.depth {
+        let matrix = links[sum.pairs + 2 * (term / walk.channels)] as usize * walk.channels;
+        let channel = term % walk.channels;
+        if comptime!(direction == Direction::Backward) {
+            weights.start += matrix * walk.columns + channel;
+        } else {
+            weights.start += (matrix + channel) * walk.columns;
+        }
+        weights.end = walk.columns;
+    }
+    read_terms(
+        heap,
+        stage,
+        &panel,
+        &weights,
+        place.first_row,
+        place.first_column,
+        plan,
+    );
+}
+
+/// [`accumulate`] by each thread for itself.
+#[cube]
+fn accumulate_by_threads(
     heap: &Array<f32>,
     links: &Array<u32>,
     sums: &mut Array<f32>,

@@ -1,0 +1,180 @@
+//! What multiplies: a device's matrix units are used where it reports them and a trial of them comes out right.
+
+use super::backend::GpuBackend;
+use super::buffer::GpuBuffer;
+use super::matrix::{PLANE, SHARED_BYTES};
+use super::operands::Operands;
+use super::tile::{Direction, SIDE};
+use crate::{Activation, Layer, Norm, Wiring};
+use cubecl::ir::features::MmaConfig;
+use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
+use cubecl::prelude::*;
+use std::sync::Arc;
+
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Units {
+    /// Each thread, in f32.
+    Scalar,
+    /// The matrix instruction, of a plane of threads together.
+    Matrix,
+}
+
+impl Units {
+    /// What multiplies such operands on a device, as far as it says itself.
+    pub(super) fn reported(properties: &DeviceProperties, operands: Operands) -> Self {
+        let kind = match operands {
+            Operands::F32 => return Self::Scalar,
+            Operands::Tf32 => FloatKind::TF32,
+            Operands::Bf16 => FloatKind::BF16,
+        };
+        let instruction = MmaConfig {
+            a_type: ElemType::Float(kind).into(),
+            b_type: ElemType::Float(kind).into(),
+            cd_type: ElemType::Float(FloatKind::F32).into(),
+            m: SIDE as u32,
+            n: SIDE as u32,
+            k: operands.terms() as u32,
+        };
+        let hardware = &properties.hardware;
+        let planes = [hardware.plane_size_min, hardware.plane_size_max];
+        let there = properties.features.matmul.cmma.contains(&instruction)
+            && planes == [PLANE as u32; 2]
+            && hardware.max_shared_memory_size >= SHARED_BYTES;
+        match there {
+            true => Self::Matrix,
+            false => Self::Scalar,
+        }
+    }
+}
+
+impl<R: Runtime> GpuBackend<R> {
+    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32. Matrix units
+    /// multiply it where the device has them for such operands and passes a trial, which compiles one kernel.
+    #[must_use]
+    pub fn rounding(mut self, operands: Operands) -> Self {
+        self.operands = operands;
+        self.units = Units::reported(self.memory().properties(), operands);
+        if self.units == Units::Matrix && !self.multiplies_exactly() {
+            self.units = Units::Scalar;
+        }
+        self
+    }
+
+    /// Whether a product of small integers, which no precision rounds, is what it should be.
+    ///
+    /// CubeCL reports instructions for some devices that have none, and its kernels then do not compile.
+    fn multiplies_exactly(&self) -> bool {
+        const BATCH: usize = 40;
+        const INPUTS: usize = 50;
+        const OUTPUTS: usize = 36;
+        let layer = Layer {
+            wiring: Arc::new(Wiring::dense()),
+            inputs: INPUTS,
+            outputs: OUTPUTS,
+            scale: 1.0,
+            norm: Norm::None,
+            activation: Activation::Linear,
+        };
+        let integers = |count: usize, step: usize| -> Vec<f32> {
+            (0..count).map(|i| (i * step % 11) as f32 - 5.0).collect()
+        };
+        let (weights, panel) = (integers(INPUTS * OUTPUTS, 7), integers(BATCH * INPUTS, 3));
+        let [weight, input] = [&weights, &panel].map(|values| self.buffer_of(values));
+        let out = GpuBuffer::empty(self.memory(), BATCH * OUTPUTS);
+        let walk = self.walk(&layer, BATCH, Direction::Forward);
+        self.product(walk, 1.0, &weight, None, &input, &out);
+        let expected = (0..BATCH * OUTPUTS).map(|at| -> f32 {
+            let (row, column) = (at / OUTPUTS, at % OUTPUTS);
+            (0..INPUTS)
+                .map(|i| panel[row * INPUTS + i] * weights[i * OUTPUTS + column])
+                .sum()
+        });
+        let found = self.memory().read(out.region());
+        found.is_ok_and(|found| found.into_iter().eq(expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GpuApi, WgpuBackend};
+    use cubecl::ir::features::Features;
+    use cubecl::ir::{HardwareProperties, MemoryDeviceProperties};
+    use cubecl::profile::TimingMethod;
+
+    const PRECISIONS: [Operands; 3] = [Operands::F32, Operands::Tf32, Operands::Bf16];
+
+    /// A device of so many threads to a plane, with the instruction for such operands, and so many terms.
+    fn device(plane: u32, kind: FloatKind, terms: u32) -> DeviceProperties {
+        let hardware = HardwareProperties {
+            load_width: 128,
+            plane_size_min: plane,
+            plane_size_max: plane,
+            max_bindings: 16,
+            max_shared_memory_size: SHARED_BYTES,
+            max_cube_count: (1, 1, 1),
+            max_units_per_cube: 1024,
+            max_cube_dim: (1, 1, 1),
+            num_streaming_multiprocessors: None,
+            num_cpu_cores: None,
+            num_tensor_cores: None,
+            min_tensor_cores_dim: None,
+            max_vector_size: 4,
+        };
+        let memory = MemoryDeviceProperties {
+            max_page_size: 1,
+            alignment: 1,
+        };
+        let mut features = Features::default();
+        features.matmul.cmma.insert(MmaConfig {
+            a_type: ElemType::Float(kind).into(),
+            b_type: ElemType::Float(kind).into(),
+            cd_type: ElemType::Float(FloatKind::F32).into(),
+            m: 16,
+            n: 16,
+            k: terms,
+        });
+        DeviceProperties::new(features, memory, hardware, TimingMethod::System)
+    }
+
+    #[test]
+    fn an_instruction_serves_its_own_operands() {
+        use Units::{Matrix, Scalar};
+        let units = |device: &DeviceProperties| PRECISIONS.map(|o| Units::reported(device, o));
+        let bf16 = device(32, FloatKind::BF16, 16);
+        assert_eq!(units(&bf16), [Scalar, Scalar, Matrix]);
+        let tf32 = device(32, FloatKind::TF32, 8);
+        assert_eq!(units(&tf32), [Scalar, Matrix, Scalar]);
+        let others = [
+            device(32, FloatKind::F16, 16),
+            device(32, FloatKind::BF16, 8),
+            device(64, FloatKind::BF16, 16),
+        ];
+        for other in others {
+            assert_eq!(units(&other), [Scalar; 3]);
+        }
+        let mut planes_vary = bf16.clone();
+        planes_vary.hardware.plane_size_min = 8;
+        assert_eq!(units(&planes_vary), [Scalar; 3]);
+        let mut little_memory = bf16;
+        little_memory.hardware.max_shared_memory_size = 32 << 10;
+        assert_eq!(units(&little_memory), [Scalar; 3]);
+    }
+
+    /// What needs no rounding is exact by whatever multiplies, so that only units that are broken fail the trial.
+    #[test]
+    fn the_trial_needs_no_rounding() {
+        let api = match cfg!(target_vendor = "apple") {
+            true => GpuApi::Metal,
+            false => GpuApi::Vulkan,
+        };
+        for operands in PRECISIONS {
+            match WgpuBackend::open(api, None) {
+                Ok(backend) => assert!(backend.rounding(operands).multiplies_exactly()),
+                Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
+                Err(e) => println!("skipped without a GPU: {e}"),
+            }
+        }
+    }
+}
