@@ -209,3 +209,61 @@ fn run_head<B: Backend>(
     let (weight, bias) = (&weights.weight[at], &weights.bias[at]);
     backend.forward(network.head(), batch, weight, bias, pooled, record);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::ImageShape;
+    use crate::init::{FeedbackDraw, draw};
+    use crate::network::{Architecture, NetworkSpec, Parameterization};
+    use sansprop_kernels::{Activation, CpuBackend, Norm};
+
+    /// Oracle: the whole pass, bit by bit.
+    #[test]
+    fn outputs_alone_are_those_of_the_whole_pass() {
+        let backend = CpuBackend::new(2).expect("the CPU");
+        let strides = |strides: &[usize]| Architecture::Conv {
+            strides: strides.to_vec(),
+        };
+        let architectures = [
+            strides(&[1]),
+            strides(&[1, 2, 1]),
+            strides(&[2, 1, 2, 1]),
+            Architecture::Dense { depth: 3 },
+        ];
+        for (architecture, norm) in architectures
+            .into_iter()
+            .flat_map(|a| [Norm::Location, Norm::Channel, Norm::None].map(|n| (a.clone(), n)))
+        {
+            let network = Network::new(NetworkSpec {
+                input: ImageShape {
+                    height: 5,
+                    width: 6,
+                    channels: 3,
+                },
+                classes: 4,
+                architecture,
+                width: 10,
+                activation: Activation::Tanh,
+                norm,
+                parameterization: Parameterization::Ntk,
+            })
+            .expect("a network");
+            let batch = 7;
+            let drawn = draw(&network, 3, FeedbackDraw::None);
+            let weights = Weights::from_draw(&backend, &network, &drawn.weights);
+            let (locations, channels) = network.input_panels();
+            let values = (0..locations * batch * channels).map(|i| (i * 37 % 101) as f32 / 50.0);
+            let input = upload(&backend, &values.collect::<Vec<_>>());
+            let mut whole = Pass::new(&backend, &network, batch);
+            whole.run(&backend, &network, &weights, batch, &input);
+            let mut alone = Pass::new(&backend, &network, batch);
+            alone.run_for_output(&backend, &network, &weights, batch, &input);
+            let read = |pass: &Pass<CpuBackend>| {
+                [&pass.pooled, pass.output()].map(|values| backend.read(values))
+            };
+            assert_eq!(read(&alone), read(&whole), "{:?}", network.spec());
+            assert!(read(&whole)[1].iter().all(|f| *f != 0.0));
+        }
+    }
+}

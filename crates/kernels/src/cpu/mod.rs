@@ -7,9 +7,11 @@ mod buffer;
 mod ceiling;
 mod dense;
 mod elementwise;
+mod error;
 mod isa;
 mod lanes;
 mod nonlinearity;
+mod outer_product;
 mod pack;
 mod panel;
 mod pointer;
@@ -28,6 +30,7 @@ mod x86;
 use crate::{Landing, Layer, Norm, RecurrentCell};
 pub use buffer::CpuBuffer;
 pub use ceiling::Ceilings;
+pub use error::CpuError;
 pub use isa::InstructionSet;
 use pack::{Direction, Packing, pack};
 use panel::{FeedbackPort, ForwardPort, Slopes};
@@ -35,7 +38,6 @@ use pointer::Pointer;
 use recurrent::Sequence;
 use rows::Grid;
 use scratch::{Scratch, Workers};
-use std::fmt;
 use std::sync::Mutex;
 use sweep::{Fill, Finish, sweep};
 use threads::Threads;
@@ -67,37 +69,6 @@ pub struct CpuBackend {
     /// Working memory that no call uses now.
     scratch: Mutex<Vec<Scratch>>,
 }
-
-/// Why the CPU backend could not be made.
-#[derive(Debug)]
-pub enum CpuError {
-    /// An instruction set was asked for that is unknown or that this CPU lacks.
-    InstructionSet(String),
-    /// The thread pool could not be started.
-    Threads(String),
-}
-
-impl fmt::Display for CpuError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InstructionSet(name) => {
-                let names: Vec<_> = InstructionSet::ALL
-                    .into_iter()
-                    .filter(|set| set.available())
-                    .map(|set| set.to_string())
-                    .collect();
-                write!(
-                    f,
-                    "instruction set {name:?} is not available here; this CPU has {}",
-                    names.join(", ")
-                )
-            }
-            Self::Threads(reason) => write!(f, "cannot start the worker threads: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for CpuError {}
 
 impl CpuBackend {
     /// `threads` threads (0: one per core) on the widest instruction set of this CPU, or on the one that the

@@ -3,11 +3,11 @@
 use super::buffer::CpuBuffer;
 use super::isa::{InstructionSet, Kernel};
 use super::lanes::Lanes;
-use super::pointer::Pointer;
-use super::threads::Threads;
-use super::tile::{
+use super::outer_product::{
     FEW_INPUTS, OuterProduct, Sum, THREE, add_outer_product, add_rows, add_three_outer_products,
 };
+use super::pointer::Pointer;
+use super::threads::Threads;
 use crate::{Layer, Link};
 
 /// Partial sums are kept below this many values in all (32 MiB) …

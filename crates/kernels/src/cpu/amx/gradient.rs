@@ -5,10 +5,10 @@ use super::{TILE, WORDS, equal_parts, words};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
+use crate::cpu::outer_product::add_rows;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
 use crate::cpu::threads::Threads;
-use crate::cpu::tile::add_rows;
 use crate::cpu::weight_gradient::{Cut, Operands, Task, add_partials};
 
 /// Rows and columns of a square of sums.

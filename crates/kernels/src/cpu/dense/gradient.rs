@@ -2,9 +2,9 @@
 
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
+use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::tile::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::weight_gradient::Operands;
 use std::ops::Range;
 

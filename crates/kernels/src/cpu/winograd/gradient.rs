@@ -6,9 +6,9 @@ use super::{POINTS, TILE, Tiles};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
+use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::tile::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::weight_gradient::{CHUNKS, INPUTS_PER_TASK, Operands, PARTIAL_VALUES};
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
