@@ -45,7 +45,7 @@
 //!
 //! Where the path and the local factors belong to different networks (align-ada), a signal lands twice: z,
 //! deviations and δ count twice, the product once. A pass that no update looks at (align-zero's of the current network,
-//! last-layer's) leaves no z; GPUs write it all the same. Labels and targets are not counted.
+//! last-layer's) leaves no z. Labels and targets are not counted.
 
 use crate::cohort::TrialSpec;
 use crate::model::Model;

@@ -146,7 +146,7 @@ impl Lanes for Avx2 {
             // Pairs of rows interleaved, then fours, then halves exchanged.
             let pairs = [(a, b), (c, d), (e, f), (g, h)]
                 .map(|(x, y)| (_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y)));
-            let fours = [(pairs[0], pairs[1]), (pairs[2], pairs[3])].map(|(x, y)| {
+            let [upper, lower] = [(pairs[0], pairs[1]), (pairs[2], pairs[3])].map(|(x, y)| {
                 [
                     _mm256_shuffle_ps::<0x44>(x.0, y.0),
                     _mm256_shuffle_ps::<0xee>(x.0, y.0),
@@ -154,8 +154,7 @@ impl Lanes for Avx2 {
                     _mm256_shuffle_ps::<0xee>(x.1, y.1),
                 ]
             });
-            for j in 0..4 {
-                let (upper, lower) = (fours[0][j], fours[1][j]);
+            for (j, (upper, lower)) in upper.into_iter().zip(lower).enumerate() {
                 let low = _mm256_permute2f128_ps::<0x20>(upper, lower);
                 let high = _mm256_permute2f128_ps::<0x31>(upper, lower);
                 _mm256_storeu_ps(to.add(j * to_row), low);

@@ -189,7 +189,20 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         input: &GpuBuffer<R>,
         out: &mut Record<GpuBuffer<R>>,
     ) {
-        self.forward_pass(layer, batch, weight, bias, input, out);
+        self.forward_pass(layer, batch, (weight, bias), input, out, &out.z);
+    }
+
+    fn forward_output(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &GpuBuffer<R>,
+        bias: &GpuBuffer<R>,
+        input: &GpuBuffer<R>,
+        out: &mut Record<GpuBuffer<R>>,
+    ) {
+        // A thread writes z, then a: in one place, z is gone before it leaves the caches.
+        self.forward_pass(layer, batch, (weight, bias), input, out, &out.a);
     }
 
     fn pool(

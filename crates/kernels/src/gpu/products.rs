@@ -162,20 +162,20 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        weight: &GpuBuffer<R>,
-        bias: &GpuBuffer<R>,
+        (weight, bias): (&GpuBuffer<R>, &GpuBuffer<R>),
         input: &GpuBuffer<R>,
         out: &Record<GpuBuffer<R>>,
+        z: &GpuBuffer<R>,
     ) {
         let walk = self.walk(layer, batch, Direction::Forward);
         let len = walk.output_len();
         let inverse_deviation = out.inverse_deviation.first(layer.deviations());
         if !fused(layer.norm, batch) {
-            self.product(walk, layer.scale, weight, Some(bias), input, &out.z);
+            self.product(walk, layer.scale, weight, Some(bias), input, z);
             let (count, rows) = groups(layer, batch);
             let kernel = Kernel::Normalise(arrival(layer));
             let item = Item::new(kernel, count * layer.outputs.div_ceil(SIDE))
-                .writes(out.z.first(len))
+                .writes(z.first(len))
                 .writes(out.a.first(len))
                 .writes(inverse_deviation)
                 .counts([count, rows, layer.outputs]);
@@ -194,7 +194,7 @@ impl<R: Runtime> GpuBackend<R> {
                 input.first(walk.input_len()),
                 &self.wiring(&layer.wiring),
             )
-            .writes(out.z.first(len))
+            .writes(z.first(len))
             .writes(out.a.first(len))
             .writes(inverse_deviation)
             .reads(bias.first(layer.outputs));
