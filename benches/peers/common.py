@@ -59,15 +59,15 @@ class Ours:
         self.process.wait()
 
 
-def build():
+def build(benchmark="training_step"):
     """Compiles the benchmark and returns its path."""
-    command = ["cargo", "bench", "-q", "-p", "sansprop", "--bench", "training_step", "--no-run",
+    command = ["cargo", "bench", "-q", "-p", "sansprop", "--bench", benchmark, "--no-run",
                "--message-format", "json"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
     messages = [json.loads(line) for line in output.splitlines()]
     return next(m["executable"] for m in messages
-                if m.get("executable") and m["target"]["name"] == "training_step")
+                if m.get("executable") and m["target"]["name"] == benchmark)
 
 
 def spread(values):
