@@ -425,8 +425,8 @@ mod tests {
 
     /// Oracle: counted by hand. One sample of 3 values, layers 3 → 2 → 2 → 2 with 6, 4 and 4 weights, no norm.
     ///
-    /// load (0, 0, 6); pass (14, 6+6+2+4 = 18, 15+12+4+12 = 43), without z 4 values less; loss (0, 8, 4); gradients, first layer first,
-    /// (6, 8, 13), (4, 6, 10), (4, 6, 10); transposed head (4, 2, 8); landing from the pool (0, 4, 6); feedback
+    /// load (0, 0, 6); pass (14, 6+6+2+4 = 18, 15+12+4+12 = 43), without z 4 values less; loss (0, 8, 4); gradients,
+    /// first layer first, (6, 8, 13), (4, 6, 10), (4, 6, 10); transposed head (4, 2, 8); landing from the pool (0, 4, 6); feedback
     /// (4, 2 + 2, 4+2+2+2), a second landing there (0, 2, 4); signs of 8 weights (0, 8, 16); direct feedback to each
     /// layer (4, 4, 10); Adam of 20 values (0, 240, 140), of the head's 6 (0, 72, 42).
     #[test]

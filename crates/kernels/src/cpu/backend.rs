@@ -108,16 +108,7 @@ impl Backend for CpuBackend {
         input: &CpuBuffer,
         out: &mut Record<CpuBuffer>,
     ) {
-        let len = layer.locations() * batch * layer.outputs;
-        let z = Pointer::new(&mut out.z[..len]);
-        let (a, inverse_deviation) = (&mut out.a, &mut out.inverse_deviation);
-        self.forward_to(
-            layer,
-            batch,
-            (weight, bias),
-            input,
-            (Some(z), a, inverse_deviation),
-        );
+        self.forward_pass(layer, batch, (weight, bias), input, out, true);
     }
 
     fn forward_output(
@@ -129,14 +120,7 @@ impl Backend for CpuBackend {
         input: &CpuBuffer,
         out: &mut Record<CpuBuffer>,
     ) {
-        let (a, inverse_deviation) = (&mut out.a, &mut out.inverse_deviation);
-        self.forward_to(
-            layer,
-            batch,
-            (weight, bias),
-            input,
-            (None, a, inverse_deviation),
-        );
+        self.forward_pass(layer, batch, (weight, bias), input, out, false);
     }
 
     fn pool(

@@ -27,7 +27,7 @@ mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::{Landing, Layer, Norm, RecurrentCell};
+use crate::{Landing, Layer, Norm, Record, RecurrentCell};
 pub use buffer::CpuBuffer;
 pub use ceiling::Ceilings;
 pub use error::CpuError;
@@ -187,16 +187,17 @@ impl CpuBackend {
         }
     }
 
-    /// A forward pass that writes z only where there is a place for it.
-    fn forward_to(
+    /// A forward pass, with z or without.
+    fn forward_pass(
         &self,
         layer: &Layer,
         batch: usize,
         (weight, bias): (&[f32], &[f32]),
         input: &[f32],
-        (z, a, inverse_deviation): (Option<Pointer>, &mut [f32], &mut [f32]),
+        out: &mut Record<CpuBuffer>,
+        with_z: bool,
     ) {
-        let a = Pointer::new(&mut a[..layer.locations() * batch * layer.outputs]);
+        let len = layer.locations() * batch * layer.outputs;
         self.with_channel_sums(layer, 1, |[moments, _], scratch| {
             let port = ForwardPort {
                 norm: layer.norm,
@@ -204,9 +205,9 @@ impl CpuBackend {
                 scale: layer.scale as f32,
                 rounded: self.rounds(),
                 bias: &bias[..layer.outputs],
-                z,
-                a,
-                inverse_deviation: Pointer::new(&mut inverse_deviation[..layer.deviations()]),
+                z: with_z.then(|| Pointer::new(&mut out.z[..len])),
+                a: Pointer::new(&mut out.a[..len]),
+                inverse_deviation: Pointer::new(&mut out.inverse_deviation[..layer.deviations()]),
                 moments,
             };
             let finish = Finish::Forward(port);

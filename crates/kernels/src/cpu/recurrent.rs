@@ -8,8 +8,8 @@ use super::panel::Column;
 use super::pointer::Pointer;
 use super::rounding::bf16_if;
 use super::scratch::Workers;
-use super::tile::{GatherSource, gather_block};
-use crate::{Link, RecurrentCell};
+use super::tile::{GatherSource, ONLY, gather_block};
+use crate::RecurrentCell;
 
 /// What a step does with its product.
 #[derive(Clone, Copy)]
@@ -108,15 +108,11 @@ impl Kernel for StepKernel<'_> {
             packing,
             packed,
         } = self.sequence;
-        let only = [Link {
-            tap: 0,
-            location: 0,
-        }];
         let scratch = self.scratch.as_mut_ptr();
         match self.panel {
             Some(panel) => {
                 let source = GatherSource {
-                    links: &only,
+                    links: &ONLY,
                     panels: panel.as_ptr(),
                     panel_len: batch * packing.depth,
                     batch,

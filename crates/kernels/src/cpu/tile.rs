@@ -65,6 +65,12 @@ pub(super) fn tiles(total: usize, most: usize) -> impl Iterator<Item = (usize, u
 /// Values of a cache line.
 pub(super) const LINE: usize = 16;
 
+/// The links of a product of one panel with one matrix.
+pub(super) const ONLY: [Link; 1] = [Link {
+    tap: 0,
+    location: 0,
+}];
+
 /// What a gather reads.
 #[derive(Clone, Copy)]
 pub(super) struct GatherSource<'a> {

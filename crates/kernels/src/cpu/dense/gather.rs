@@ -1,13 +1,13 @@
 //! One panel through one matrix, in either direction.
 
-use crate::Link;
+use super::copy_row;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::rounding::bf16;
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
-use crate::cpu::tile::{GatherSource, LINE, gather_block};
+use crate::cpu::tile::{GatherSource, LINE, ONLY, gather_block};
 use std::ops::Range;
 
 /// Terms of the sums for which weights are packed at a time: a strip of them stays in the first-level cache.
@@ -83,10 +83,6 @@ impl Kernel for StripKernel<'_> {
         let (strips, batch) = (self.strips, self.batch);
         let packing = strips.packing;
         let size = batch * packing.block;
-        let only = [Link {
-            tap: 0,
-            location: 0,
-        }];
         // SAFETY: terms and blocks lie inside the matrix; scratch has room for a strip and for all blocks.
         unsafe {
             for first in (0..packing.depth).step_by(TERMS) {
@@ -95,7 +91,7 @@ impl Kernel for StripKernel<'_> {
                 strips.pack::<V>(self.blocks.clone(), first, terms, self.packed);
                 for place in 0..self.blocks.len() {
                     let source = GatherSource {
-                        links: &only,
+                        links: &ONLY,
                         panels: self.panel.as_ptr().add(first),
                         panel_len: 0,
                         batch,
@@ -169,19 +165,12 @@ impl Strips<'_> {
         for (place, column) in blocks.map(|b| b * block).enumerate() {
             let to = &mut out[(place * terms + term) * block..][..block];
             let from = &row[column..];
-            if from.len() < block {
-                to[..from.len()].copy_from_slice(from);
-                to[from.len()..].fill(0.0);
-                continue;
-            }
-            // SAFETY: a whole block of columns lies inside the row; any address may be asked for.
+            // SAFETY: any address may be asked for; the instruction set is the caller's promise.
             unsafe {
                 for line in (0..block).step_by(LINE) {
                     V::prefetch(from.as_ptr().wrapping_add(AHEAD * columns + line));
                 }
-                for at in (0..block).step_by(V::LEN) {
-                    V::load(from.as_ptr().add(at)).store(to.as_mut_ptr().add(at));
-                }
+                copy_row::<V>(from, to);
             }
         }
     }

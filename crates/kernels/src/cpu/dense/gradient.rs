@@ -1,5 +1,6 @@
 //! The gradient of one matrix, summed over all samples of all links.
 
+use super::copy_row;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
@@ -117,16 +118,10 @@ impl ProductKernel<'_> {
             let used = block.min(outputs - column);
             for (to, &[_, destination]) in self.signals.chunks_exact_mut(block).zip(rows) {
                 let row = &delta[destination * outputs + column..][..used];
-                if used < block {
-                    to[..used].copy_from_slice(row);
-                    continue;
-                }
-                // SAFETY: a whole block lies inside the row; any address may be asked for.
+                // SAFETY: any address may be asked for; the instruction set is the caller's promise.
                 unsafe {
                     V::prefetch(row.as_ptr().wrapping_add(block));
-                    for at in (0..block).step_by(V::LEN) {
-                        V::load(row.as_ptr().add(at)).store(to.as_mut_ptr().add(at));
-                    }
+                    copy_row::<V>(row, to);
                 }
             }
             let product = OuterProduct {
