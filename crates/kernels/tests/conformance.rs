@@ -76,6 +76,36 @@ fn tiled_convolutions() {
     }
 }
 
+/// Grids and channels for which stride 1 is computed in strips of four columns, whole and cut off at the border, on
+/// vectors of one length or another.
+#[test]
+fn strips_of_few_channels() {
+    let cases = [
+        (1, 4, 6, 3, 5),
+        (2, 7, 8, 8, 1),
+        (9, 8, 8, 8, 7),
+        (17, 4, 3, 8, 4),
+        (8, 9, 8, 3, 13),
+        (7, 12, 7, 5, 50),
+        (16, 16, 8, 8, 40),
+        (5, 8, 24, 24, 6),
+        (10, 11, 20, 6, 3),
+        (3, 6, 16, 16, 33),
+    ];
+    for (i, (height, width, inputs, outputs, batch)) in cases.into_iter().enumerate() {
+        let norm = match batch {
+            1 => Norm::None,
+            _ => NORMS[i % 3],
+        };
+        let wiring = Wiring::conv3x3(height, width, 1);
+        let case = Case::new(wiring, inputs, outputs, batch, norm, ACTIVATIONS[i % 4]);
+        check(
+            &case,
+            &format!("{height}×{width}, {inputs} to {outputs}, {norm:?}"),
+        );
+    }
+}
+
 #[test]
 fn channels_that_straddle_every_tile_edge() {
     check_all(cases::channels());
@@ -269,12 +299,18 @@ fn tanh_is_accurate() {
     }
 }
 
-/// Oracle: the reference. Tiles round a few times as much as plain sums do, and no more: the paper's second layer at
-/// width 64, of which `docs/performance.md` gives the figures.
+/// Oracle: the reference. Tiles and strips round a few times as much as plain sums do, and no more: the paper's second
+/// layer at widths 64 and 8, of which `docs/performance.md` gives the figures.
 #[test]
 fn what_tiles_cost_in_accuracy() {
+    for (width, how) in [(64, "tiles"), (8, "strips")] {
+        cost_in_accuracy(width, how);
+    }
+}
+
+fn cost_in_accuracy(width: usize, how: &str) {
     let wiring = Wiring::conv3x3(16, 16, 1);
-    let case = Case::new(wiring, 64, 64, 8, Norm::None, Activation::Linear);
+    let case = Case::new(wiring, width, width, 8, Norm::None, Activation::Linear);
     let expected = case.run(&Reference);
     let backend = || CpuBackend::new(2).expect("a backend");
     let deviations = |backend: CpuBackend| -> Vec<(&str, f64)> {
@@ -286,8 +322,8 @@ fn what_tiles_cost_in_accuracy() {
     };
     let (tiled, strict) = (deviations(backend()), deviations(backend().strict()));
     for ((name, tiled), (_, strict)) in tiled.into_iter().zip(strict) {
-        println!("{name}: relative RMS deviation {tiled:.1e}, strict {strict:.1e}");
-        assert!(tiled != strict, "{name}: tiles were not used");
+        println!("{how}, {name}: relative RMS deviation {tiled:.1e}, strict {strict:.1e}");
+        assert!(tiled != strict, "{name}: {how} were not used");
         assert!(
             tiled < 4e-6 && strict < 1e-6,
             "{name}: {tiled:e}, {strict:e}"

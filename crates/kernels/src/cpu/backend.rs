@@ -10,6 +10,7 @@ use super::scratch::Scratch;
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
+use super::winograd::strips::{self, Strips};
 use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
@@ -41,18 +42,19 @@ impl Backend for CpuBackend {
     }
 
     fn kernels(&self, layer: &Layer) -> LayerKernels {
-        let how = match self.tiles(layer) {
-            Some(_) => "Winograd tiles",
-            None => "plain sums",
-        };
-        let to = |columns| match self.on_tile_unit(layer) {
-            true => format!("AMX tiles, {}", self.set),
-            false => format!("{how}, {}", self.set.for_columns(columns)),
+        let to = |columns: usize, strips: Option<Strips>| {
+            let how = match (self.tiles(layer), strips) {
+                _ if self.on_tile_unit(layer) => return format!("AMX tiles, {}", self.set),
+                (Some(_), _) => "Winograd tiles",
+                (None, Some(_)) => "Winograd strips",
+                (None, None) => "plain sums",
+            };
+            format!("{how}, {}", self.set.for_columns(columns))
         };
         LayerKernels {
-            forward: to(layer.outputs),
-            feedback: to(layer.inputs),
-            weight_gradient: to(layer.outputs),
+            forward: to(layer.outputs, self.strips(layer, Direction::Forward)),
+            feedback: to(layer.inputs, self.strips(layer, Direction::Backward)),
+            weight_gradient: to(layer.outputs, self.strips_of_gradient(layer)),
         }
     }
 
@@ -254,6 +256,10 @@ impl Backend for CpuBackend {
             }
             if dense::suits_gradient(layer) {
                 dense::gradient(&mut workers, &operands, weights, biases);
+                return;
+            }
+            if let Some(strips) = self.strips_of_gradient(layer) {
+                strips::gradient(&mut workers, strips, &operands, partials, weights, biases);
                 return;
             }
             match self.tiles(layer) {

@@ -42,6 +42,7 @@ use std::sync::Mutex;
 use sweep::{Fill, Finish, sweep};
 use threads::Threads;
 use winograd::Tiles;
+use winograd::strips::{self, Strips};
 
 /// Environment variable that forces an instruction set: `portable`, `avx2`, `avx512` or `amx`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
@@ -150,6 +151,24 @@ impl CpuBackend {
     /// The tiles in which a layer is computed, if it is.
     fn tiles(&self, layer: &Layer) -> Option<Tiles> {
         Tiles::of(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
+    }
+
+    /// The strips in which a layer is computed in one direction, if it is.
+    fn strips(&self, layer: &Layer, direction: Direction) -> Option<Strips> {
+        let (depth, columns) = match direction {
+            Direction::Forward => (layer.inputs, layer.outputs),
+            Direction::Backward => (layer.outputs, layer.inputs),
+        };
+        let vectors = columns.div_ceil(self.set.for_columns(columns).lanes());
+        let strips = Strips::of_gather(layer, depth, vectors);
+        strips.filter(|_| self.arithmetic != Arithmetic::Strict)
+    }
+
+    /// The strips in which its weight gradient is computed, if it is.
+    fn strips_of_gradient(&self, layer: &Layer) -> Option<Strips> {
+        let lanes = self.set.for_columns(layer.outputs).lanes();
+        let strips = Strips::of_gradient(layer, lanes);
+        strips.filter(|_| self.arithmetic != Arithmetic::Strict)
     }
 
     /// The instruction set in use.
@@ -288,6 +307,12 @@ impl CpuBackend {
             return;
         }
         let weight = (weight, self.rounds());
+        if let Some(strips) = self.strips(layer, direction) {
+            let packing = strips::pack(&workers, layer, direction, weight, packed);
+            let weights = (&packed[..], packing);
+            strips::gather(&mut workers, strips, batch, panels, weights, finish);
+            return;
+        }
         if let Some(grid) = Grid::of(layer, direction, columns.div_ceil(set.lanes())) {
             let packing = packing.one_vector(set.lanes());
             pack(&self.threads, direction, weight, packing, packed);

@@ -140,17 +140,16 @@ impl Kernel for RowKernel<'_> {
             columns: self.columns.clone(),
             // A row at the upper edge has no sources above.
             weights: weights[usize::from(row == 0) * FED * V::LEN..].as_ptr(),
+            taps: FED * FED,
             out: filled.as_mut_ptr(),
         };
         // SAFETY: the walk's rows and columns lie inside the grid, whose panels were sliced; scratch has room for all
         // destinations of the walk.
         unsafe {
-            for (from, samples) in tiles(batch, rows_of_three::<V>()) {
-                match sources {
-                    1 => run_rows::<V, _>(Rows::<1>(&walk), from, samples),
-                    2 => run_rows::<V, _>(Rows::<2>(&walk), from, samples),
-                    _ => run_rows::<V, _>(Rows::<3>(&walk), from, samples),
-                }
+            match sources {
+                1 => walk_samples::<V, 1>(&walk),
+                2 => walk_samples::<V, 2>(&walk),
+                _ => walk_samples::<V, 3>(&walk),
             }
             for (place, column) in self.columns.enumerate() {
                 let at = (row * grid.width + column, self.block);
@@ -167,19 +166,33 @@ const fn rows_of_three<V: Lanes>() -> usize {
 }
 
 /// The walk of all samples along a grid row.
-struct Walk {
+pub(super) struct Walk {
     /// Of the first row of sources.
-    panels: *const f32,
-    batch: usize,
-    depth: usize,
+    pub panels: *const f32,
+    pub batch: usize,
+    pub depth: usize,
     /// Columns of the grid.
-    width: usize,
+    pub width: usize,
     /// Those of the destinations.
-    columns: Range<usize>,
+    pub columns: Range<usize>,
     /// `[channel, row of sources, destination of three]`, each a vector, from the first row of sources on.
-    weights: *const f32,
+    pub weights: *const f32,
+    /// Vectors of weights of a channel.
+    pub taps: usize,
     /// `[destination, batch]`, each a vector.
-    out: *mut f32,
+    pub out: *mut f32,
+}
+
+/// Walks all samples, over `SOURCES` rows of sources.
+///
+/// # Safety
+/// The instruction set of `V`; columns and rows inside the grid; room for all destinations of the walk.
+#[inline(always)]
+pub(super) unsafe fn walk_samples<V: Lanes, const SOURCES: usize>(walk: &Walk) {
+    for (from, samples) in tiles(walk.batch, rows_of_three::<V>()) {
+        // SAFETY: handed on from the caller; the tiles cut the batch.
+        unsafe { run_rows::<V, _>(Rows::<SOURCES>(walk), from, samples) };
+    }
 }
 
 /// The walk of a few samples, over `SOURCES` rows of sources.
@@ -239,7 +252,9 @@ impl<const SOURCES: usize> Rows<'_, SOURCES> {
             for k in 0..walk.depth {
                 for (i, panel) in panels.iter().enumerate() {
                     // The sources of a column ahead, a few at a time: too many panels for the processor to see streams.
-                    V::prefetch(panel.wrapping_add(AHEAD * size + k * M));
+                    if SOURCES > 1 {
+                        V::prefetch(panel.wrapping_add(AHEAD * size + k * M));
+                    }
                     let mut w = [V::splat(0.0); FED];
                     for (to, w) in w.iter_mut().enumerate().take(END).skip(FIRST) {
                         *w = V::load(weights.add((i * FED + to) * V::LEN));
@@ -253,7 +268,7 @@ impl<const SOURCES: usize> Rows<'_, SOURCES> {
                         }
                     }
                 }
-                weights = weights.add(FED * FED * V::LEN);
+                weights = weights.add(walk.taps * V::LEN);
             }
         }
     }

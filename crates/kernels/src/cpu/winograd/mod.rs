@@ -8,6 +8,7 @@
 
 mod gather;
 mod gradient;
+pub(super) mod strips;
 mod transform;
 mod weights;
 

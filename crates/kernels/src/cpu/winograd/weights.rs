@@ -11,8 +11,66 @@ use crate::cpu::pointer::Pointer;
 use crate::cpu::rounding::bf16_if;
 use crate::cpu::scratch::Workers;
 
-/// Transforms and packs a layer's weights, `[block][point][depth][block columns]`. Backward, the matrices are
-/// transposed and the taps reversed.
+/// Weights of a 3×3 convolution as one direction reads them. Backward, the matrices are transposed and the taps
+/// reversed.
+#[derive(Clone, Copy)]
+pub(super) struct Squares<'a> {
+    pub layer: &'a Layer,
+    pub direction: Direction,
+    /// `[tap, input, output]`
+    pub weight: &'a [f32],
+    /// Whether they are rounded to bf16.
+    pub rounded: bool,
+}
+
+impl Squares<'_> {
+    /// Packed at `matrices` places.
+    pub(super) fn packing(&self, lanes: usize, matrices: usize) -> Packing {
+        let (depth, columns) = match self.direction {
+            Direction::Forward => (self.layer.inputs, self.layer.outputs),
+            Direction::Backward => (self.layer.outputs, self.layer.inputs),
+        };
+        Packing::new(lanes, matrices, depth, columns)
+    }
+
+    /// The taps from source channel `k` to `count` columns from column `first` on.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; at most `V::LEN` columns, which the layer has.
+    #[inline(always)]
+    pub(super) unsafe fn square<V: Lanes>(
+        &self,
+        k: usize,
+        first: usize,
+        count: usize,
+    ) -> [[V; 3]; 3] {
+        let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let mut g = [[V::splat(0.0); 3]; 3];
+            for tap in 0..9 {
+                let value = match self.direction {
+                    Direction::Forward => {
+                        let row = (tap * inputs + k) * outputs;
+                        V::load_partial(self.weight.as_ptr().wrapping_add(row + first), count)
+                    }
+                    Direction::Backward => {
+                        let matrix = &self.weight[(8 - tap) * inputs * outputs..];
+                        let mut values = [0.0; 16];
+                        for (j, value) in values[..count].iter_mut().enumerate() {
+                            *value = matrix[(first + j) * outputs + k];
+                        }
+                        V::load(values.as_ptr())
+                    }
+                };
+                g[tap / 3][tap % 3] = bf16_if(self.rounded, value);
+            }
+            g
+        }
+    }
+}
+
+/// Transforms and packs a layer's weights, `[block][point][depth][block columns]`.
 pub(in crate::cpu) fn pack(
     workers: &Workers<'_>,
     layer: &Layer,
@@ -21,39 +79,32 @@ pub(in crate::cpu) fn pack(
     out: &mut CpuBuffer,
 ) -> Packing {
     let (threads, set) = (workers.threads, workers.set);
-    let (depth, columns) = match direction {
-        Direction::Forward => (layer.inputs, layer.outputs),
-        Direction::Backward => (layer.outputs, layer.inputs),
+    let squares = Squares {
+        layer,
+        direction,
+        weight,
+        rounded,
     };
-    let packing = Packing::new(set.lanes(), POINTS, depth, columns);
+    let packing = squares.packing(set.lanes(), POINTS);
     out.reserve(packing.blocks() * packing.block_len());
     let to = Pointer::new(out);
-    threads.for_each(
-        packing.blocks() * depth,
-        2 * POINTS * packing.block,
-        |item| {
-            let kernel = PackKernel {
-                layer,
-                direction,
-                weight,
-                rounded,
-                packing,
-                block: item / depth,
-                k: item % depth,
-                to,
-            };
-            // SAFETY: `set` is available; every item writes its own row of each point's matrix.
-            unsafe { set.run(kernel) };
-        },
-    );
+    let items = packing.blocks() * packing.depth;
+    threads.for_each(items, 2 * POINTS * packing.block, |item| {
+        let kernel = PackKernel {
+            squares,
+            packing,
+            block: item / packing.depth,
+            k: item % packing.depth,
+            to,
+        };
+        // SAFETY: `set` is available; every item writes its own row of each point's matrix.
+        unsafe { set.run(kernel) };
+    });
     packing
 }
 
 struct PackKernel<'a> {
-    layer: &'a Layer,
-    direction: Direction,
-    weight: &'a [f32],
-    rounded: bool,
+    squares: Squares<'a>,
     packing: Packing,
     block: usize,
     k: usize,
@@ -64,31 +115,13 @@ impl Kernel for PackKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let packing = self.packing;
-        let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
         for vector in 0..packing.block / V::LEN {
             let first = self.block * packing.block + vector * V::LEN;
             let count = V::LEN.min(packing.columns.saturating_sub(first));
             // SAFETY: `count` columns from `first` on lie inside the matrices; the packed row has room for the
             // whole vector.
             unsafe {
-                let mut g = [[V::splat(0.0); 3]; 3];
-                for tap in 0..9 {
-                    let value = match self.direction {
-                        Direction::Forward => {
-                            let row = (tap * inputs + self.k) * outputs;
-                            V::load_partial(self.weight.as_ptr().wrapping_add(row + first), count)
-                        }
-                        Direction::Backward => {
-                            let matrix = &self.weight[(8 - tap) * inputs * outputs..];
-                            let mut values = [0.0; 16];
-                            for (j, value) in values[..count].iter_mut().enumerate() {
-                                *value = matrix[(first + j) * outputs + self.k];
-                            }
-                            V::load(values.as_ptr())
-                        }
-                    };
-                    g[tap / 3][tap % 3] = bf16_if(self.rounded, value);
-                }
+                let g = self.squares.square::<V>(self.k, first, count);
                 let points = plane::<Weights, V, 3, 6>(g);
                 for (point, value) in points.iter().flatten().enumerate() {
                     let at = self.block * packing.block_len()

@@ -1,0 +1,220 @@
+//! 3×3 convolutions of stride 1 with few channels, at half the multiplications: Winograd's F(4, 3) along grid rows.
+//!
+//! A strip is four grid columns wide. In each of its rows, four destinations see six sources, which are transformed to
+//! six points (`Bᵀ d`); at each point there is a convolution along the strip, of three taps, whose sums are transformed
+//! back to four destinations. With few channels that is less work than tiles of 4×4 ([`super`]), whose transforms cost
+//! what their products save. The weight gradient is the adjoint again.
+
+mod gather;
+mod gradient;
+mod weights;
+
+use super::transform::{Line, Signals, Sources};
+use crate::Layer;
+use crate::cpu::lanes::{Lanes, load, store};
+use crate::cpu::outer_product::FEW_INPUTS;
+use std::ops::Range;
+
+pub(in crate::cpu) use gather::gather;
+pub(in crate::cpu) use gradient::gradient;
+pub(in crate::cpu) use weights::pack;
+
+/// Places of a row's six transformed sources.
+const POINTS: usize = 6;
+
+/// Columns of a strip's destinations.
+const ACROSS: usize = 4;
+
+/// Taps along a strip.
+const TAPS: usize = 3;
+
+/// Source channels from which on transforms cost less than the products that they save.
+const FEWEST_CHANNELS: usize = 6;
+
+/// Rows of a segment, the part of a strip that is computed at once, at most.
+const ROWS: usize = 8;
+
+/// The strips of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cpu) struct Strips {
+    height: usize,
+    width: usize,
+    /// Of a segment, at most.
+    rows: usize,
+}
+
+impl Strips {
+    /// The strips in which a layer gathers panels of `depth` channels to panels of `vectors` vectors, if it gains by
+    /// them. The layer's shape alone decides.
+    pub(in crate::cpu) fn of_gather(layer: &Layer, depth: usize, vectors: usize) -> Option<Self> {
+        // Pairs of vectors load less than they multiply, and gain less than the transforms cost.
+        Self::of(layer).filter(|_| depth >= FEWEST_CHANNELS && vectors % 2 == 1)
+    }
+
+    /// The strips in which a layer's weight gradient is computed on vectors of `lanes`, if it gains by them.
+    pub(in crate::cpu) fn of_gradient(layer: &Layer, lanes: usize) -> Option<Self> {
+        Self::of(layer).filter(|_| layer.inputs <= FEW_INPUTS && layer.outputs <= lanes)
+    }
+
+    /// The strips of a grid. They may lie outside in part: only where they save a third of the products.
+    fn of(layer: &Layer) -> Option<Self> {
+        let (height, width) = layer.wiring.same_grid()?;
+        let strips = Self {
+            height,
+            width,
+            rows: ROWS,
+        };
+        (TAPS * strips.across() <= width).then_some(strips)
+    }
+
+    /// The same in so many segments or more, unless they become short: their first and last sources are transformed
+    /// for their neighbours, too.
+    fn in_segments(mut self, least: usize) -> Self {
+        while self.count() < least && self.rows > 2 {
+            self.rows /= 2;
+        }
+        self
+    }
+
+    /// Strips side by side.
+    fn across(self) -> usize {
+        self.width.div_ceil(ACROSS)
+    }
+
+    /// Segments of a strip.
+    fn segments(self) -> usize {
+        self.height.div_ceil(self.rows)
+    }
+
+    /// How many segments there are in all.
+    fn count(self) -> usize {
+        self.across() * self.segments()
+    }
+
+    /// A segment by its number.
+    fn segment(self, number: usize) -> Segment {
+        let (strip, part) = (number / self.segments(), number % self.segments());
+        let edge = |part: usize| part * self.height / self.segments();
+        Segment {
+            grid: self,
+            rows: edge(part)..edge(part + 1),
+            column: strip * ACROSS,
+        }
+    }
+}
+
+/// Some rows of a strip's destinations.
+#[derive(Clone)]
+struct Segment {
+    grid: Strips,
+    rows: Range<usize>,
+    /// The first column.
+    column: usize,
+}
+
+impl Segment {
+    /// Rows of its sources that lie in the grid.
+    fn source_rows(&self) -> Range<usize> {
+        self.rows.start.saturating_sub(1)..(self.rows.end + 1).min(self.grid.height)
+    }
+
+    /// The location in a row, `column` places right of the strip's first destination; none outside the grid.
+    #[inline(always)]
+    fn location(&self, row: usize, column: isize) -> Option<usize> {
+        let column = self.column.checked_add_signed(column)?;
+        (column < self.grid.width).then_some(row * self.grid.width + column)
+    }
+
+    /// Samples of the sources of one row at the points.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; room at the points.
+    #[inline(always)]
+    unsafe fn sources<V: Lanes>(&self, row: usize, samples: Samples<'_>, points: Points) {
+        // SAFETY: handed on from the caller.
+        unsafe { self.line::<Sources, V, POINTS>((row, -1), samples, points) };
+    }
+
+    /// Samples of the signals at the destinations of one row at the points.
+    ///
+    /// # Safety
+    /// As for [`sources`](Self::sources).
+    #[inline(always)]
+    unsafe fn signals<V: Lanes>(&self, row: usize, samples: Samples<'_>, points: Points) {
+        // SAFETY: handed on from the caller.
+        unsafe { self.line::<Signals, V, ACROSS>((row, 0), samples, points) };
+    }
+
+    /// `N` panels of a row from column `first` of the strip on, outside the grid zeros, at the points.
+    ///
+    /// # Safety
+    /// As for [`sources`](Self::sources).
+    #[inline(always)]
+    unsafe fn line<L: Line<N, POINTS>, V: Lanes, const N: usize>(
+        &self,
+        (row, first): (usize, isize),
+        samples: Samples<'_>,
+        points: Points,
+    ) {
+        let Samples {
+            panels,
+            batch,
+            depth,
+            from,
+            count,
+        } = samples;
+        let mut places = [std::ptr::null(); N];
+        for (i, place) in places.iter_mut().enumerate() {
+            if let Some(location) = self.location(row, first + i as isize) {
+                *place = panels[(location * batch + from) * depth..][..count * depth].as_ptr();
+            }
+        }
+        for at in (0..count * depth).step_by(V::LEN) {
+            let values = V::LEN.min(count * depth - at);
+            // SAFETY: the panels' samples were sliced; the points are the caller's.
+            unsafe {
+                let mut x = [V::splat(0.0); N];
+                for (value, &place) in x.iter_mut().zip(&places) {
+                    if !place.is_null() {
+                        *value = load::<V>(place.wrapping_add(at), values);
+                    }
+                }
+                for (point, value) in L::line(x).iter().enumerate() {
+                    let to = points.first.wrapping_add(point * points.apart + at);
+                    store(*value, to, values);
+                }
+            }
+        }
+    }
+}
+
+/// Samples `from..from + count` of panels `[location, batch, depth]`.
+#[derive(Clone, Copy)]
+struct Samples<'a> {
+    panels: &'a [f32],
+    batch: usize,
+    depth: usize,
+    from: usize,
+    count: usize,
+}
+
+/// Where values at the points go, each point's so many values from those of the one before.
+#[derive(Clone, Copy)]
+struct Points {
+    first: *mut f32,
+    apart: usize,
+}
+
+impl Points {
+    /// Zeros, `len` at each point.
+    ///
+    /// # Safety
+    /// Room at the points.
+    #[inline(always)]
+    unsafe fn clear(self, len: usize) {
+        for point in 0..POINTS {
+            // SAFETY: handed on from the caller.
+            unsafe { self.first.add(point * self.apart).write_bytes(0, len) };
+        }
+    }
+}
