@@ -258,15 +258,12 @@ impl Backend for CpuBackend {
                 dense::gradient(&mut workers, &operands, weights, biases);
                 return;
             }
-            if let Some(strips) = self.strips_of_gradient(layer) {
+            if let Some(tiles) = self.tiles(layer) {
+                winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
+            } else if let Some(strips) = self.strips_of_gradient(layer) {
                 strips::gradient(&mut workers, strips, &operands, partials, weights, biases);
-                return;
-            }
-            match self.tiles(layer) {
-                Some(tiles) => {
-                    winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
-                }
-                None => weight_gradient(&self.threads, set, &operands, partials, weights, biases),
+            } else {
+                weight_gradient(&self.threads, set, &operands, partials, weights, biases);
             }
         });
     }

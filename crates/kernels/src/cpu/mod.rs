@@ -155,20 +155,16 @@ impl CpuBackend {
 
     /// The strips in which a layer is computed in one direction, if it is.
     fn strips(&self, layer: &Layer, direction: Direction) -> Option<Strips> {
-        let (depth, columns) = match direction {
-            Direction::Forward => (layer.inputs, layer.outputs),
-            Direction::Backward => (layer.outputs, layer.inputs),
+        let depth = match direction {
+            Direction::Forward => layer.inputs,
+            Direction::Backward => layer.outputs,
         };
-        let vectors = columns.div_ceil(self.set.for_columns(columns).lanes());
-        let strips = Strips::of_gather(layer, depth, vectors);
-        strips.filter(|_| self.arithmetic != Arithmetic::Strict)
+        Strips::of_gather(layer, depth).filter(|_| self.arithmetic != Arithmetic::Strict)
     }
 
     /// The strips in which its weight gradient is computed, if it is.
     fn strips_of_gradient(&self, layer: &Layer) -> Option<Strips> {
-        let lanes = self.set.for_columns(layer.outputs).lanes();
-        let strips = Strips::of_gradient(layer, lanes);
-        strips.filter(|_| self.arithmetic != Arithmetic::Strict)
+        Strips::of_gradient(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
     }
 
     /// The instruction set in use.

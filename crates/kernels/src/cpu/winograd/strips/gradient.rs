@@ -3,11 +3,13 @@
 
 use super::super::apart;
 use super::super::transform::{Gradient, Line};
-use super::{ACROSS, POINTS, Points, Samples, Segment, Strips, TAPS};
+use super::{POINTS, Points, Samples, Segment, Strips, TAPS};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
-use crate::cpu::outer_product::{OuterProduct, add_rows, add_three_outer_products};
+use crate::cpu::outer_product::{
+    FEW_INPUTS, OuterProduct, Sum, add_outer_product, add_rows, add_three_outer_products,
+};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
 use crate::cpu::weight_gradient::{CHUNKS, Operands};
@@ -138,6 +140,10 @@ impl ChunkKernel<'_> {
                 };
                 segment.signals::<V>(row, samples, points);
             }
+            // Point 1 is at 1: there, signals are the sums of all four destinations.
+            let sums = &self.signals[signal..][..rows.len() * count * outputs];
+            let biases = self.sums.slice(POINTS * TAPS * inputs * outputs, outputs);
+            add_rows::<V>(sums, biases);
             for point in 0..POINTS {
                 let product = OuterProduct {
                     a: std::ptr::null(),
@@ -149,10 +155,19 @@ impl ChunkKernel<'_> {
                     batch: rows.len() * count,
                 };
                 let first = sources.add(point * source);
-                let a = std::array::from_fn(|tap| first.add(tap * count * inputs).cast_const());
+                let a: [_; TAPS] =
+                    std::array::from_fn(|tap| first.add(tap * count * inputs).cast_const());
                 let matrix = inputs * outputs;
-                let sums = std::array::from_fn(|tap| self.sums.at((point * TAPS + tap) * matrix));
-                add_three_outer_products::<V>(product, a, sums);
+                let sums: [_; TAPS] =
+                    std::array::from_fn(|tap| self.sums.at((point * TAPS + tap) * matrix));
+                if inputs <= FEW_INPUTS && outputs <= V::LEN {
+                    add_three_outer_products::<V>(product, a, sums);
+                } else {
+                    for (a, sum) in a.into_iter().zip(sums) {
+                        let product = OuterProduct { a, ..product };
+                        add_outer_product::<V>(product, Sum::more(sum, outputs));
+                    }
+                }
             }
         }
     }
@@ -161,32 +176,16 @@ impl ChunkKernel<'_> {
 impl Kernel for ChunkKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(mut self) {
-        let &Operands {
-            layer,
-            batch,
-            delta,
-            ..
-        } = self.operands;
-        let outputs = layer.outputs;
-        let len = POINTS * TAPS * layer.inputs * outputs;
+        let &Operands { layer, batch, .. } = self.operands;
+        let len = POINTS * TAPS * layer.inputs * layer.outputs + layer.outputs;
         // SAFETY: this task alone has its sums, which `gradient` measured.
         unsafe {
             self.sums.slice(0, len).fill(0.0);
-            let biases = self.sums.slice(len, outputs);
-            biases.fill(0.0);
             for number in self.segments.clone() {
                 let segment = self.strips.segment(number);
                 for part in 0..self.parts {
                     let edge = |part: usize| part * batch / self.parts;
                     self.add::<V>(&segment, edge(part), edge(part + 1) - edge(part));
-                }
-                for row in segment.rows.clone() {
-                    for i in 0..ACROSS {
-                        if let Some(location) = segment.location(row, i as isize) {
-                            let panel = &delta[location * batch * outputs..][..batch * outputs];
-                            add_rows::<V>(panel, biases);
-                        }
-                    }
                 }
             }
         }

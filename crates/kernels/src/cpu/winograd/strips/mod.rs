@@ -12,7 +12,6 @@ mod weights;
 use super::transform::{Line, Signals, Sources};
 use crate::Layer;
 use crate::cpu::lanes::{Lanes, load, store};
-use crate::cpu::outer_product::FEW_INPUTS;
 use std::ops::Range;
 
 pub(in crate::cpu) use gather::gather;
@@ -31,6 +30,9 @@ const TAPS: usize = 3;
 /// Source channels from which on transforms cost less than the products that they save.
 const FEWEST_CHANNELS: usize = 6;
 
+/// Channels, on both sides, up to which a segment stays in the second-level cache.
+const MOST_CHANNELS: usize = 64;
+
 /// Rows of a segment, the part of a strip that is computed at once, at most.
 const ROWS: usize = 8;
 
@@ -44,16 +46,15 @@ pub(in crate::cpu) struct Strips {
 }
 
 impl Strips {
-    /// The strips in which a layer gathers panels of `depth` channels to panels of `vectors` vectors, if it gains by
-    /// them. The layer's shape alone decides.
-    pub(in crate::cpu) fn of_gather(layer: &Layer, depth: usize, vectors: usize) -> Option<Self> {
-        // Pairs of vectors load less than they multiply, and gain less than the transforms cost.
-        Self::of(layer).filter(|_| depth >= FEWEST_CHANNELS && vectors % 2 == 1)
+    /// The strips in which a layer without tiles gathers panels of `depth` channels, if it gains by them. The layer's
+    /// shape alone decides.
+    pub(in crate::cpu) fn of_gather(layer: &Layer, depth: usize) -> Option<Self> {
+        Self::of(layer).filter(|_| depth >= FEWEST_CHANNELS && few(layer))
     }
 
-    /// The strips in which a layer's weight gradient is computed on vectors of `lanes`, if it gains by them.
-    pub(in crate::cpu) fn of_gradient(layer: &Layer, lanes: usize) -> Option<Self> {
-        Self::of(layer).filter(|_| layer.inputs <= FEW_INPUTS && layer.outputs <= lanes)
+    /// The strips in which the weight gradient of a layer without tiles is computed, if it gains by them.
+    pub(in crate::cpu) fn of_gradient(layer: &Layer) -> Option<Self> {
+        Self::of(layer).filter(|_| few(layer))
     }
 
     /// The strips of a grid. They may lie outside in part: only where they save a third of the products.
@@ -67,7 +68,7 @@ impl Strips {
         (TAPS * strips.across() <= width).then_some(strips)
     }
 
-    /// The same in so many segments or more, unless they become short: their first and last sources are transformed
+    /// The same in so many segments or more, unless they become short: the sources at their ends are transformed
     /// for their neighbours, too.
     fn in_segments(mut self, least: usize) -> Self {
         while self.count() < least && self.rows > 2 {
@@ -101,6 +102,11 @@ impl Strips {
             column: strip * ACROSS,
         }
     }
+}
+
+/// Whether all that belongs to a segment stays near.
+fn few(layer: &Layer) -> bool {
+    layer.inputs.max(layer.outputs) <= MOST_CHANNELS
 }
 
 /// Some rows of a strip's destinations.
