@@ -7,7 +7,7 @@
 use crate::network::Network;
 use crate::pass::{Pass, Weights};
 use crate::rule::{Feedback, FeedbackWeights, Point, Rule};
-use sansprop_kernels::{Backend, Landing, Layer};
+use sansprop_kernels::{Backend, Landing, Layer, Signal, SignalGradient};
 
 /// Feedback weights that a rule keeps for good.
 pub enum FeedbackState<B: Backend> {
@@ -100,17 +100,10 @@ pub fn update_direction<B: Backend>(
     let network = inputs.network;
     let head = network.hidden().len();
     let local = inputs.pass(rule.local);
-    let mut layer_gradient = |layer: usize, delta: &B::Buffer| {
-        backend.weight_gradient(
-            &network.layers()[layer],
-            inputs.batch,
-            local.input_of(layer, inputs.input),
-            delta,
-            &mut gradient.weight[layer],
-            &mut gradient.bias[layer],
-        );
-    };
-    layer_gradient(head, inputs.error);
+    let head_gradient = (&mut gradient.weight[head], &mut gradient.bias[head]);
+    let (weights, biases) = head_gradient;
+    let (layer, below) = (network.head(), local.input_of(head, inputs.input));
+    backend.weight_gradient(layer, inputs.batch, below, inputs.error, weights, biases);
     match rule.feedback {
         Feedback::Off => {}
         Feedback::Direct => {
@@ -118,26 +111,27 @@ pub fn update_direction<B: Backend>(
                 panic!("direct feedback needs its matrices");
             };
             for (l, (wires, weight)) in direct.iter().enumerate() {
-                let delta = of_layer(&mut scratch.path, l);
-                let landing = Landing {
-                    record: &local.hidden[l],
-                    delta: &mut *delta,
-                };
-                let port = &network.layers()[l];
-                backend.direct_feedback(wires, port, inputs.batch, weight, inputs.error, landing);
-                layer_gradient(l, delta);
+                backend.signal_gradient(SignalGradient {
+                    signal: Signal::Direct {
+                        wires,
+                        weight,
+                        error: inputs.error,
+                    },
+                    port: &network.layers()[l],
+                    batch: inputs.batch,
+                    path: Landing {
+                        record: &local.hidden[l],
+                        delta: of_layer(&mut scratch.path, l),
+                    },
+                    local: None,
+                    input: local.input_of(l, inputs.input),
+                    weights: &mut gradient.weight[l],
+                    biases: &mut gradient.bias[l],
+                });
             }
         }
         Feedback::Chain { weights, slopes } => {
-            feed_back(
-                backend,
-                rule,
-                weights,
-                slopes,
-                inputs,
-                scratch,
-                layer_gradient,
-            );
+            feed_back(backend, rule, weights, slopes, inputs, scratch, gradient);
         }
     }
 }
@@ -152,7 +146,7 @@ pub fn trained_layers(rule: &Rule, network: &Network) -> std::ops::Range<usize> 
     }
 }
 
-/// Walks the feedback path from the head down to the first layer, handing every layer's local delta on.
+/// Walks the feedback path from the head down to the first layer, and computes every layer's gradient on the way.
 fn feed_back<B: Backend>(
     backend: &B,
     rule: &Rule,
@@ -160,7 +154,7 @@ fn feed_back<B: Backend>(
     slopes: Point,
     inputs: &Inputs<'_, B>,
     scratch: &mut Scratch<B>,
-    mut layer_gradient: impl FnMut(usize, &B::Buffer),
+    gradient: &mut Weights<B>,
 ) {
     let network = inputs.network;
     let Some(last) = network.hidden().len().checked_sub(1) else {
@@ -193,7 +187,14 @@ fn feed_back<B: Backend>(
     if apart {
         top(local_pass, local_delta);
     }
-    layer_gradient(last, if apart { local_delta } else { delta });
+    backend.weight_gradient(
+        &network.layers()[last],
+        inputs.batch,
+        local_pass.input_of(last, inputs.input),
+        if apart { local_delta } else { delta },
+        &mut gradient.weight[last],
+        &mut gradient.bias[last],
+    );
 
     for l in (0..last).rev() {
         let above = &network.layers()[l + 1];
@@ -208,16 +209,37 @@ fn feed_back<B: Backend>(
             record: &local_pass.hidden[l],
             delta: &mut *local_delta,
         });
+        let (port, input) = (&network.layers()[l], local_pass.input_of(l, inputs.input));
+        let (weights, biases) = (&mut gradient.weight[l], &mut gradient.bias[l]);
+        if l == 0 {
+            // The path ends here, its deltas have one reader.
+            backend.signal_gradient(SignalGradient {
+                signal: Signal::Chain {
+                    layer: above,
+                    weight,
+                    delta: from,
+                },
+                port,
+                batch: inputs.batch,
+                path: path_landing,
+                local: local_landing,
+                input,
+                weights,
+                biases,
+            });
+            return;
+        }
         backend.feedback(
             above,
-            &network.layers()[l],
+            port,
             inputs.batch,
             weight,
             from,
             path_landing,
             local_landing,
         );
-        layer_gradient(l, if apart { local_delta } else { delta });
+        let delta = if apart { local_delta } else { delta };
+        backend.weight_gradient(port, inputs.batch, input, delta, weights, biases);
     }
 }
 

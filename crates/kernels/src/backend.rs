@@ -55,6 +55,92 @@ pub struct Landing<'a, T> {
     pub delta: &'a mut T,
 }
 
+/// A feedback signal on its way to the port where it lands.
+pub enum Signal<'a, T> {
+    /// From a layer to the port below it: `scale · Σ W[tap]ᵀ delta`.
+    Chain {
+        /// The layer.
+        layer: &'a Layer,
+        /// Its feedback weights, `[tap, in, out]`.
+        weight: &'a T,
+        /// Its deltas, `[location, batch, channel]`.
+        delta: &'a T,
+    },
+    /// From the outputs straight to the port: `B e`.
+    Direct {
+        /// The layer that wires the outputs to every location.
+        wires: &'a Layer,
+        /// B, `[location, class, channel]`.
+        weight: &'a T,
+        /// e, `[batch, class]`.
+        error: &'a T,
+    },
+}
+
+/// The weight gradient of the layer where a signal lands.
+pub struct SignalGradient<'a, T> {
+    /// The signal.
+    pub signal: Signal<'a, T>,
+    /// The layer.
+    pub port: &'a Layer,
+    /// Samples.
+    pub batch: usize,
+    /// The network of σ′, and of normᵀ where there is no second one. Afterwards its delta holds anything.
+    pub path: Landing<'a, T>,
+    /// A second network whose normᵀ makes the deltas of the gradient; likewise.
+    pub local: Option<Landing<'a, T>>,
+    /// The layer's input, `[source, batch, channel]`.
+    pub input: &'a T,
+    /// Receives the gradient of the weights, `[tap, in, out]`.
+    pub weights: &'a mut T,
+    /// Receives that of the biases.
+    pub biases: &'a mut T,
+}
+
+impl<T> SignalGradient<'_, T> {
+    /// Feedback first, then the gradient.
+    ///
+    /// # Panics
+    /// If a direct signal is to land twice.
+    pub fn step_by_step<B: Backend<Buffer = T> + ?Sized>(self, backend: &B) {
+        let Self {
+            signal,
+            port,
+            batch,
+            path,
+            mut local,
+            input,
+            weights,
+            biases,
+        } = self;
+        let once = Landing {
+            record: path.record,
+            delta: &mut *path.delta,
+        };
+        let again = local.as_mut().map(|local| Landing {
+            record: local.record,
+            delta: &mut *local.delta,
+        });
+        match signal {
+            Signal::Chain {
+                layer,
+                weight,
+                delta,
+            } => backend.feedback(layer, port, batch, weight, delta, once, again),
+            Signal::Direct {
+                wires,
+                weight,
+                error,
+            } => {
+                assert!(again.is_none(), "a direct signal lands once");
+                backend.direct_feedback(wires, port, batch, weight, error, once);
+            }
+        }
+        let delta = local.map_or(path.delta, |local| local.delta);
+        backend.weight_gradient(port, batch, input, delta, weights, biases);
+    }
+}
+
 /// The weights of a recurrent cell.
 pub struct CellWeights<'a, T> {
     /// W_i, `[input, unit]`.
@@ -317,6 +403,12 @@ pub trait Backend: Send + Sync {
         weight_gradient: &mut Self::Buffer,
         bias_gradient: &mut Self::Buffer,
     );
+
+    /// [`feedback`](Self::feedback) or [`direct_feedback`](Self::direct_feedback) into a layer, and that layer's
+    /// [`weight_gradient`](Self::weight_gradient), where nobody else reads the deltas.
+    fn signal_gradient(&self, work: SignalGradient<'_, Self::Buffer>) {
+        work.step_by_step(self);
+    }
 
     /// Runs a recurrent cell over `input`, `[step, batch, input]`, from the initial state that stands in the
     /// record's first panel.

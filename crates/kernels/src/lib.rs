@@ -18,7 +18,7 @@ mod wiring;
 
 pub use backend::{
     AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Replay, Resident,
-    Unrolled, Verdict,
+    Signal, SignalGradient, Unrolled, Verdict,
 };
 pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{

@@ -23,14 +23,22 @@ fn check(case: &Case, name: &str) {
 }
 
 fn check_as(case: &Case, name: &str, make: impl Fn(CpuBackend) -> CpuBackend) {
-    let expected = case.run(&Reference);
+    let run = |backend: CpuBackend| case.run(&make(backend));
+    check_results(name, &case.run(&Reference), run);
+}
+
+/// On every instruction set and number of threads.
+fn check_results(
+    name: &str,
+    expected: &[(&'static str, Vec<f64>)],
+    run: impl Fn(CpuBackend) -> Vec<(&'static str, Vec<f64>)>,
+) {
     for set in instruction_sets() {
         let mut first: Option<Vec<(&str, Vec<f64>)>> = None;
         for threads in [1, 3] {
             let backend = CpuBackend::with_instruction_set(threads, set).expect("an available set");
-            let backend = make(backend);
-            let results = case.run(&backend);
-            compare(&format!("{name} on {set}"), &results, &expected);
+            let results = run(backend);
+            compare(&format!("{name} on {set}"), &results, expected);
             match &first {
                 None => first = Some(results),
                 Some(first) => assert_eq!(first, &results, "{name} on {set}: threads change bits"),
@@ -124,6 +132,17 @@ fn work_shared_between_threads() {
 #[test]
 fn sums_that_are_cut() {
     check_all(cases::long_sums());
+}
+
+/// Deltas that are made where a weight gradient needs them.
+#[test]
+fn gradients_of_signals() {
+    for (name, case) in cases::signals() {
+        let expected = case.run(&Reference);
+        check_results(&name, &expected, |backend| case.run(&backend));
+        let strict = |backend: CpuBackend| case.run(&backend.strict());
+        check_results(&format!("{name}, strict"), &expected, strict);
+    }
 }
 
 /// Oracle: ⟨conv x, y⟩ = ⟨x, convᵀ y⟩, in the reference itself.

@@ -74,6 +74,14 @@ fn optimisers_sign_and_loss() {
 }
 
 #[test]
+fn gradients_of_signals() {
+    let Some(backend) = device() else { return };
+    for (name, case) in cases::signals() {
+        compare(&name, &case.run(&backend), &case.run(&Reference));
+    }
+}
+
+#[test]
 fn recurrent_cells() {
     let Some(backend) = device() else { return };
     for (cell, batch) in cases::cells() {

@@ -10,12 +10,12 @@ use super::scratch::Scratch;
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
-use super::winograd::strips::{self, Strips};
+use super::winograd::strips::{self, Deltas, Strips};
 use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
-    RecurrentCell, Unrolled,
+    RecurrentCell, SignalGradient, Unrolled,
 };
 use std::sync::Mutex;
 
@@ -261,11 +261,26 @@ impl Backend for CpuBackend {
             if let Some(tiles) = self.tiles(layer) {
                 winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
             } else if let Some(strips) = self.strips_of_gradient(layer) {
-                strips::gradient(&mut workers, strips, &operands, partials, weights, biases);
+                let Operands { input, delta, .. } = operands;
+                let (gradient, deltas) = ((weights, &mut biases[..]), Deltas::Panels(delta));
+                let layer = (layer, strips);
+                strips::gradient(
+                    &mut workers,
+                    layer,
+                    batch,
+                    input,
+                    deltas,
+                    partials,
+                    gradient,
+                );
             } else {
                 weight_gradient(&self.threads, set, &operands, partials, weights, biases);
             }
         });
+    }
+
+    fn signal_gradient(&self, work: SignalGradient<'_, CpuBuffer>) {
+        self.gradient_of_signal(work);
     }
 
     fn recur(

@@ -19,6 +19,7 @@ mod recurrent;
 mod rounding;
 mod rows;
 mod scratch;
+mod signal;
 mod sweep;
 mod threads;
 mod tile;
@@ -33,7 +34,7 @@ pub use ceiling::Ceilings;
 pub use error::CpuError;
 pub use isa::InstructionSet;
 use pack::{Direction, Packing, pack};
-use panel::{FeedbackPort, ForwardPort, Slopes};
+use panel::{Delta, FeedbackPort, ForwardPort, Slopes};
 use pointer::Pointer;
 use recurrent::Sequence;
 use rows::Grid;
@@ -410,7 +411,10 @@ fn feedback_port<'a>(
     FeedbackPort {
         z: &landing.record.z[..len],
         inverse_deviation: &landing.record.inverse_deviation[..port.deviations()],
-        delta: Pointer::new(&mut landing.delta[..len]),
+        delta: Some(Delta {
+            values: Pointer::new(&mut landing.delta[..len]),
+            first: 0,
+        }),
         rounded,
         sums,
     }

@@ -25,7 +25,7 @@ pub(super) enum Fill<'a> {
 }
 
 impl Fill<'_> {
-    fn packing(&self) -> Packing {
+    pub(super) fn packing(&self) -> Packing {
         match self {
             Self::Gather { packing, .. } | Self::Broadcast { packing, .. } => *packing,
         }
@@ -120,44 +120,61 @@ impl Kernel for BlockKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let packing = self.fill.packing();
+        let place = (self.location, self.block);
+        let scratch = self.scratch.as_mut_ptr();
         // SAFETY: the buffers behind `fill` and `finish` were checked by the caller of `sweep` against the
         // layer's shape, and no other item touches this block of this location.
         unsafe {
-            match self.fill {
-                Fill::Gather {
-                    links,
-                    panels,
-                    packed,
-                    packing,
-                } => {
-                    let source = GatherSource {
-                        links: links.of(self.location),
-                        panels: panels.as_ptr(),
-                        panel_len: self.batch * packing.depth,
-                        batch: self.batch,
-                        depth: packing.depth,
-                        row: packing.depth,
-                        weights: packed.as_ptr().add(self.block * packing.block_len()),
-                        block: packing.block,
-                        add: false,
-                    };
-                    gather_block::<V>(source, self.scratch.as_ptr().cast_mut());
-                }
-                Fill::Broadcast { panel, packing } => {
-                    let first = self.block * packing.block;
-                    let used = packing.block.min(packing.columns - first);
-                    for row in 0..self.batch {
-                        std::ptr::copy_nonoverlapping(
-                            panel.as_ptr().add(row * packing.columns + first),
-                            self.scratch.as_ptr().cast_mut().add(row * packing.block),
-                            used,
-                        );
-                    }
+            fill_block::<V>(self.fill, place, self.batch, scratch);
+            finish_block::<V>(self.finish, packing, place, self.batch, scratch);
+        }
+    }
+}
+
+/// Fills the column block `block` of the panel at `location` in `scratch`, `[batch, block columns]`.
+///
+/// # Safety
+/// The instruction set of `V`; arrays behind `fill` of the layer's shape; room in scratch.
+#[inline(always)]
+pub(super) unsafe fn fill_block<V: Lanes>(
+    fill: Fill<'_>,
+    (location, block): (usize, usize),
+    batch: usize,
+    scratch: *mut f32,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        match fill {
+            Fill::Gather {
+                links,
+                panels,
+                packed,
+                packing,
+            } => {
+                let source = GatherSource {
+                    links: links.of(location),
+                    panels: panels.as_ptr(),
+                    panel_len: batch * packing.depth,
+                    batch,
+                    depth: packing.depth,
+                    row: packing.depth,
+                    weights: packed.as_ptr().add(block * packing.block_len()),
+                    block: packing.block,
+                    add: false,
+                };
+                gather_block::<V>(source, scratch);
+            }
+            Fill::Broadcast { panel, packing } => {
+                let first = block * packing.block;
+                let used = packing.block.min(packing.columns - first);
+                for row in 0..batch {
+                    std::ptr::copy_nonoverlapping(
+                        panel.as_ptr().add(row * packing.columns + first),
+                        scratch.add(row * packing.block),
+                        used,
+                    );
                 }
             }
-            let place = (self.location, self.block);
-            let scratch = self.scratch.as_ptr().cast_mut();
-            finish_block::<V>(self.finish, packing, place, self.batch, scratch);
         }
     }
 }

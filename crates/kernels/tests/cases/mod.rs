@@ -3,7 +3,7 @@
 use sansprop_kernels::tolerance::{F32_RMS, deviation, kernel_rms};
 use sansprop_kernels::{
     Activation, AdamStep, Backend, CellWeights, Landing, Layer, Norm, Record, RecurrentCell,
-    Reference, Unrolled, Wiring,
+    Reference, Signal, SignalGradient, Unrolled, Wiring,
 };
 use std::sync::Arc;
 
@@ -521,4 +521,130 @@ pub fn within_roundings<B: Backend>(backend: &B, cases: Vec<Case>, rounding: f64
             );
         }
     }
+}
+
+/// Two convolutions of stride 1 one above the other, and what of [`Backend::signal_gradient`] in the lower one by every
+/// kind of signal.
+pub struct SignalCase {
+    pub above: Layer,
+    pub port: Layer,
+    pub batch: usize,
+}
+
+impl SignalCase {
+    /// `channels` are those of the input, of the lower convolution and of the upper one.
+    pub fn new(
+        grid: (usize, usize),
+        channels: [usize; 3],
+        batch: usize,
+        norm: Norm,
+        activation: Activation,
+    ) -> Self {
+        let wiring = Arc::new(Wiring::conv3x3(grid.0, grid.1, 1));
+        let layer = |inputs: usize, outputs: usize| Layer {
+            wiring: Arc::clone(&wiring),
+            inputs,
+            outputs,
+            scale: 1.0 / ((9 * inputs) as f64).sqrt(),
+            norm,
+            activation,
+        };
+        Self {
+            above: layer(channels[1], channels[2]),
+            port: layer(channels[0], channels[1]),
+            batch,
+        }
+    }
+
+    pub fn run<B: Backend>(&self, backend: &B) -> Vec<(&'static str, Vec<f64>)> {
+        let Self { above, port, batch } = self;
+        let mut values = Values(17 + *batch as u64);
+        let mut take = |len: usize| buffer(backend, &values.take(len));
+        let input = take(port.sources() * batch * port.inputs);
+        let delta = take(above.locations() * batch * above.outputs);
+        let weight = take(above.weights());
+        let direct = Layer {
+            wiring: Arc::new(Wiring::broadcast(port.locations())),
+            inputs: CLASSES,
+            outputs: port.outputs,
+            scale: 1.0,
+            norm: Norm::None,
+            activation: Activation::Linear,
+        };
+        let (error, direct_weight) = (take(batch * CLASSES), take(direct.weights()));
+        let records = [0, 1].map(|_| {
+            let (weight, bias) = (take(port.weights()), take(port.outputs));
+            let mut record = Case::record(backend, port, *batch);
+            backend.forward(port, *batch, &weight, &bias, &input, &mut record);
+            record
+        });
+        let len = port.locations() * batch * port.outputs;
+        let (mut path, mut local) = (backend.zeros(len), backend.zeros(len));
+        let mut weights = backend.zeros(port.weights());
+        let mut biases = backend.zeros(port.outputs);
+        let mut results = Vec::new();
+        for (names, is_direct, twice) in [
+            (["chain, weights", "chain, biases"], false, false),
+            (["chain to two, weights", "chain to two, biases"], false, true),
+            (["direct, weights", "direct, biases"], true, false),
+        ] {
+            let signal = match is_direct {
+                false => Signal::Chain {
+                    layer: above,
+                    weight: &weight,
+                    delta: &delta,
+                },
+                true => Signal::Direct {
+                    wires: &direct,
+                    weight: &direct_weight,
+                    error: &error,
+                },
+            };
+            backend.signal_gradient(SignalGradient {
+                signal,
+                port,
+                batch: *batch,
+                path: Landing {
+                    record: &records[0],
+                    delta: &mut path,
+                },
+                local: twice.then_some(Landing {
+                    record: &records[1],
+                    delta: &mut local,
+                }),
+                input: &input,
+                weights: &mut weights,
+                biases: &mut biases,
+            });
+            results.push((names[0], backend.read(&weights)));
+            // A norm's deltas add up to 0 but for rounding.
+            if port.norm == Norm::None {
+                results.push((names[1], backend.read(&biases)));
+            }
+        }
+        results
+    }
+}
+
+/// Grids, channels and batches at the edges of what makes a layer's deltas segment by segment.
+pub fn signals() -> Vec<(String, SignalCase)> {
+    [
+        ((2, 4), [3, 8, 8], 5),
+        ((9, 8), [3, 8, 8], 40),
+        ((8, 7), [6, 5, 7], 3),
+        ((17, 12), [8, 8, 8], 7),
+        ((5, 8), [3, 24, 24], 6),
+        ((3, 9), [2, 20, 6], 13),
+        ((6, 6), [3, 8, 4], 9),
+        ((4, 4), [3, 32, 32], 4),
+        ((4, 5), [3, 8, 8], 2),
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(i, (grid, channels, batch))| {
+        let (norm, activation) = (NORMS[2 * i % 3], ACTIVATIONS[i % 4]);
+        let name = format!("{grid:?}, {channels:?}, {norm:?} {activation:?}");
+        (name, SignalCase::new(grid, channels, batch, norm, activation))
+    })
+    .collect()
 }

@@ -14,13 +14,29 @@ pub(in crate::cpu) struct FeedbackPort<'a> {
     pub z: &'a [f32],
     /// `[location, channel]` or `[channel]`.
     pub inverse_deviation: &'a [f32],
-    /// `[location, batch, channel]`.
-    pub delta: Pointer,
+    /// Where delta goes; None where nobody reads it.
+    pub delta: Option<Delta>,
     /// Whether delta is rounded to bf16.
     pub rounded: bool,
     /// `[location, 2, channel]`: `Σψ` and `Σψz` of each panel under [`Norm::Channel`]; behind them room for
     /// `[2, channel]`.
     pub sums: Pointer,
+}
+
+/// Where delta goes: `[location, batch, channel]` of all locations or of some.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Delta {
+    pub values: Pointer,
+    /// Which value of all locations' array is the first.
+    pub first: usize,
+}
+
+impl Delta {
+    /// The address of a value of all locations' array.
+    #[inline(always)]
+    fn at(self, value: usize) -> *mut f32 {
+        self.values.at(value - self.first)
+    }
 }
 
 /// What a feedback signal meets on arrival.
@@ -140,10 +156,13 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
     port: FeedbackPort<'_>,
     column: Column<WHOLE>,
 ) {
+    let Some(delta) = port.delta else {
+        return;
+    };
     // SAFETY: handed on from the caller.
     unsafe {
         let scale = V::splat(slopes.scale);
-        let out = port.delta.at(column.panel_start());
+        let out = delta.at(column.panel_start());
         if slopes.norm == Norm::Location {
             let per_sample = V::splat(1.0 / column.batch as f32);
             let (mean, along) = (sums.psi.mul(per_sample), sums.psi_z.mul(per_sample));
@@ -184,6 +203,9 @@ pub(in crate::cpu) unsafe fn finish_feedback<V: Lanes>(
     mean: &[f32],
     along: &[f32],
 ) {
+    let Some(out) = port.delta else {
+        return;
+    };
     // SAFETY: handed on from the caller.
     unsafe {
         let mean = column.load::<V>(mean.as_ptr().add(column.channel));
@@ -193,9 +215,9 @@ pub(in crate::cpu) unsafe fn finish_feedback<V: Lanes>(
         for row in 0..column.batch {
             let at = column.panel_start() + row * column.channels;
             let z = column.load::<V>(port.z.as_ptr().add(at));
-            let psi = column.load::<V>(port.delta.at(at));
+            let psi = column.load::<V>(out.at(at));
             let delta = psi.sub(mean).sub(z.mul(along)).mul(inverse);
-            column.store(bf16_if(port.rounded, delta), port.delta.at(at));
+            column.store(bf16_if(port.rounded, delta), out.at(at));
         }
     }
 }

@@ -2,8 +2,8 @@
 //! panels.
 
 use super::super::apart;
-use super::super::transform::{Destinations, Line};
-use super::{ACROSS, POINTS, Points, Samples, Segment, Strips, TAPS};
+use super::super::transform::{Destinations, Line, Sources};
+use super::{ACROSS, POINTS, Points, Samples, Segment, Strips, TAPS, to_points};
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::Packing;
@@ -29,134 +29,189 @@ pub(in crate::cpu) fn gather(
 ) {
     let (threads, set) = (workers.threads, workers.set);
     let strips = strips.in_segments(2 * threads.count());
-    let rows = strips.rows;
-    let (depth, blocks) = (packing.depth, packing.blocks());
-    let chunks = (POINTS * (rows + 2) * batch * depth).div_ceil(VALUES);
-    let chunks = chunks.clamp(1, batch.div_ceil(FEWEST_SAMPLES));
-    let samples = batch.div_ceil(chunks);
-    let point = apart((rows + 2) * samples * depth);
-    let product = apart(rows * samples * packing.block);
-    let filled = blocks * rows * ACROSS * batch * packing.block;
-    let len = POINTS * (point + product) + filled;
-    let cost = POINTS * TAPS * rows * batch * depth * packing.columns;
+    let fill = SegmentFill {
+        panels,
+        packed,
+        packing,
+        room: Room::of(strips, batch, packing),
+    };
+    let cost = POINTS * TAPS * strips.rows * batch * packing.depth * packing.columns;
     let work = |scratch: &mut [f32], item: usize| {
-        let (points, rest) = scratch.split_at_mut(POINTS * point);
-        let (products, filled) = rest.split_at_mut(POINTS * product);
         let kernel = SegmentKernel {
             segment: strips.segment(item),
-            batch,
-            chunks,
-            panels,
-            packed,
-            packing,
+            fill,
             finish,
-            points,
-            products,
-            filled,
+            scratch,
         };
         // SAFETY: `set` was found available when the backend was made; every item writes only its own segment's
         // locations.
         unsafe { set.run(kernel) };
     };
     // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(strips.count(), cost, len, work) };
+    unsafe { workers.for_each(strips.count(), cost, fill.room.len(), work) };
     let locations = strips.height * strips.width;
     complete(threads, set, locations, batch, packing, finish);
 }
 
-struct SegmentKernel<'a> {
-    segment: Segment,
+/// Working memory of a segment: sources at the points, `[point, row of sources, sample of the chunk, depth]`, products
+/// there, `[point, row, sample of the chunk, column of the block]`, and filled panels, `[block, row, destination of
+/// four, batch, column of the block]`.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
     batch: usize,
     /// Parts of the batch.
     chunks: usize,
-    panels: &'a [f32],
-    packed: &'a [f32],
-    packing: Packing,
-    finish: Finish<'a>,
-    /// `[point, row of sources, sample of the chunk, depth]`
-    points: &'a mut [f32],
-    /// `[point, row, sample of the chunk, column of the block]`
-    products: &'a mut [f32],
-    /// `[block, row, destination of four, batch, column of the block]`
-    filled: &'a mut [f32],
+    /// Values of sources at a point.
+    point: usize,
+    /// Values of products at a point.
+    product: usize,
+    /// Values of a filled panel.
+    panel: usize,
+    /// Filled values of a block.
+    filled: usize,
+    blocks: usize,
 }
 
-impl Kernel for SegmentKernel<'_> {
+impl Room {
+    pub(super) fn of(strips: Strips, batch: usize, packing: Packing) -> Self {
+        let rows = strips.rows;
+        let chunks = (POINTS * (rows + 2) * batch * packing.depth).div_ceil(VALUES);
+        let chunks = chunks.clamp(1, batch.div_ceil(FEWEST_SAMPLES));
+        let samples = batch.div_ceil(chunks);
+        let panel = batch * packing.block;
+        Self {
+            batch,
+            chunks,
+            point: apart((rows + 2) * samples * packing.depth),
+            product: apart(rows * samples * packing.block),
+            panel,
+            filled: rows * ACROSS * panel,
+            blocks: packing.blocks(),
+        }
+    }
+
+    /// Values of it.
+    pub(super) fn len(self) -> usize {
+        POINTS * (self.point + self.product) + self.blocks * self.filled
+    }
+}
+
+/// What fills the panels of a segment.
+#[derive(Clone, Copy)]
+pub(super) struct SegmentFill<'a> {
+    /// `[location, batch, depth]`
+    pub panels: &'a [f32],
+    pub packed: &'a [f32],
+    pub packing: Packing,
+    pub room: Room,
+}
+
+impl SegmentFill<'_> {
+    /// Fills all blocks of a segment in scratch.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; arrays of the layer's shape; blocks one vector wide; the room in scratch.
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let (batch, packing, segment) = (self.batch, self.packing, self.segment);
-        let (depth, size) = (packing.depth, batch * V::LEN);
+    pub(super) unsafe fn fill<V: Lanes>(&self, segment: &Segment, scratch: *mut f32) {
+        let (packing, room) = (self.packing, self.room);
+        let (batch, depth) = (room.batch, packing.depth);
         let (sources, rows) = (segment.source_rows(), segment.rows.clone());
-        let (point, product) = (self.points.len() / POINTS, self.products.len() / POINTS);
-        let filled_block = segment.grid.rows * ACROSS * size;
-        let (points, products) = (self.points.as_mut_ptr(), self.products.as_mut_ptr());
-        let filled = self.filled.as_mut_ptr();
-        // SAFETY: sources are whole panels; the scratch arrays have the lengths that `gather` gave them, blocks are one
-        // vector wide.
+        // SAFETY: sources are whole panels; scratch holds the room; the rest is the caller's promise.
         unsafe {
-            for chunk in 0..self.chunks {
-                let edge = |chunk: usize| chunk * batch / self.chunks;
-                let (first, samples) = (edge(chunk), edge(chunk + 1) - edge(chunk));
+            let products = scratch.add(POINTS * room.point);
+            let filled = products.add(POINTS * room.product);
+            for chunk in 0..room.chunks {
+                let edge = |chunk: usize| chunk * batch / room.chunks;
+                let (from, count) = (edge(chunk), edge(chunk + 1) - edge(chunk));
                 for row in sources.clone() {
-                    let chunk = Samples {
+                    let samples = Samples {
                         panels: self.panels,
                         batch,
                         depth,
-                        from: first,
-                        count: samples,
+                        from,
+                        count,
                     };
                     let points = Points {
-                        first: points.add((row - sources.start) * samples * depth),
-                        apart: point,
+                        first: scratch.add((row - sources.start) * count * depth),
+                        apart: room.point,
                     };
-                    segment.sources::<V>(row, chunk, points);
+                    let places = segment.places((row, -1), samples);
+                    to_points::<Sources, V, POINTS>(places, count * depth, points);
                 }
-                for block in 0..packing.blocks() {
+                for block in 0..room.blocks {
                     let weights = &self.packed[block * packing.block_len()..];
                     for p in 0..POINTS {
                         let walk = Walk {
-                            panels: points.add(p * point),
-                            batch: samples,
+                            panels: scratch.add(p * room.point),
+                            batch: count,
                             depth,
                             width: sources.len(),
                             columns: rows.start - sources.start..rows.end - sources.start,
                             weights: weights[p * TAPS * packing.tap_len()..].as_ptr(),
                             taps: TAPS,
-                            out: products.add(p * product),
+                            out: products.add(p * room.product),
                         };
                         walk_samples::<V, 1>(&walk);
                     }
                     for row in 0..rows.len() {
-                        let out = filled.add(block * filled_block + row * ACROSS * size);
-                        for sample in 0..samples {
-                            let at = (row * samples + sample) * V::LEN;
+                        let out = filled.add(block * room.filled + row * ACROSS * room.panel);
+                        for sample in 0..count {
+                            let at = (row * count + sample) * V::LEN;
                             let mut m = [V::splat(0.0); POINTS];
                             for (p, value) in m.iter_mut().enumerate() {
-                                *value = V::load(products.add(p * product + at));
+                                *value = V::load(products.add(p * room.product + at));
                             }
                             for (i, value) in Destinations::line(m).iter().enumerate() {
-                                value.store(out.add(i * size + (first + sample) * V::LEN));
+                                value.store(out.add(i * room.panel + (from + sample) * V::LEN));
                             }
                         }
                     }
                 }
             }
-            for block in 0..packing.blocks() {
-                for (place, row) in rows.clone().enumerate() {
-                    for i in 0..ACROSS {
-                        if let Some(location) = segment.location(row, i as isize) {
-                            let at = block * filled_block + (place * ACROSS + i) * size;
-                            let scratch = filled.add(at);
-                            finish_block::<V>(
-                                self.finish,
-                                packing,
-                                (location, block),
-                                batch,
-                                scratch,
-                            );
-                        }
-                    }
-                }
+        }
+    }
+
+    /// Finishes destination `i` of a row of a segment that was filled in scratch.
+    ///
+    /// # Safety
+    /// As for [`fill`](Self::fill) and [`finish_block`]; a destination inside the grid.
+    #[inline(always)]
+    pub(super) unsafe fn finish<V: Lanes>(
+        &self,
+        finish: Finish<'_>,
+        (row, i): (usize, usize),
+        location: usize,
+        scratch: *mut f32,
+    ) {
+        let room = self.room;
+        for block in 0..room.blocks {
+            let at = block * room.filled + (row * ACROSS + i) * room.panel;
+            let place = (location, block);
+            // SAFETY: handed on from the caller.
+            unsafe {
+                let filled = scratch.add(POINTS * (room.point + room.product) + at);
+                finish_block::<V>(finish, self.packing, place, room.batch, filled);
+            }
+        }
+    }
+}
+
+struct SegmentKernel<'a> {
+    segment: Segment,
+    fill: SegmentFill<'a>,
+    finish: Finish<'a>,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for SegmentKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let scratch = self.scratch.as_mut_ptr();
+        // SAFETY: the arrays are those of the layer; scratch holds the room that `gather` asked for.
+        unsafe {
+            self.fill.fill::<V>(&self.segment, scratch);
+            for (place, location) in self.segment.destinations() {
+                self.fill.finish::<V>(self.finish, place, location, scratch);
             }
         }
     }

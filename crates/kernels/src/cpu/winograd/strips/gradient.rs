@@ -2,8 +2,10 @@
 //! fixes.
 
 use super::super::apart;
-use super::super::transform::{Gradient, Line};
-use super::{POINTS, Points, Samples, Segment, Strips, TAPS};
+use super::super::transform::{Gradient, Line, Signals, Sources};
+use super::arriving::{Arriving, AtSegment};
+use super::{ACROSS, POINTS, Points, Samples, Segment, Strips, TAPS, to_points};
+use crate::Layer;
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
@@ -12,24 +14,35 @@ use crate::cpu::outer_product::{
 };
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::weight_gradient::{CHUNKS, Operands};
+use crate::cpu::weight_gradient::CHUNKS;
 
-/// Values of a chunk of samples at the points that one aims at: they should stay in the second-level cache.
+/// Values of a part of the samples at the points that one aims at: they should stay in the second-level cache.
 const VALUES: usize = 24 << 10;
 
 /// Chunks of segments that one aims at, at least.
 const FEWEST_CHUNKS: usize = 4;
 
-/// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with strips; `partials` is scratch.
+/// Where the deltas of a gradient come from.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) enum Deltas<'a> {
+    /// Panels `[location, batch, output]`.
+    Panels(&'a [f32]),
+    /// They are made here, of a signal.
+    Arriving(Arriving<'a>),
+}
+
+/// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with strips and the inputs `[location, batch, input]`;
+/// `partials` is scratch.
 pub(in crate::cpu) fn gradient(
     workers: &mut Workers<'_>,
-    strips: Strips,
-    operands: &Operands<'_>,
+    (layer, strips): (&Layer, Strips),
+    batch: usize,
+    input: &[f32],
+    deltas: Deltas<'_>,
     partials: &mut CpuBuffer,
-    weights: &mut [f32],
-    biases: &mut [f32],
+    (weights, biases): (&mut [f32], &mut [f32]),
 ) {
-    let (layer, batch, set) = (operands.layer, operands.batch, workers.set);
+    let set = workers.set;
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
     let strips = strips.in_segments(FEWEST_CHUNKS);
@@ -43,24 +56,40 @@ pub(in crate::cpu) fn gradient(
     let samples = batch.div_ceil(parts);
     let source = apart((strips.rows + 2) * samples * inputs);
     let signal = apart(strips.rows * samples * outputs);
+    let (deltas, made, room) = match deltas {
+        Deltas::Panels(panels) => (SegmentDeltas::Panels(panels), 0, 0),
+        Deltas::Arriving(arriving) => {
+            let signal = arriving.at(strips, batch);
+            let made = strips.rows * ACROSS * batch * outputs;
+            (SegmentDeltas::Made(signal), made, signal.len())
+        }
+    };
     let cost = layer.multiply_adds(batch) / (2 * chunks);
     let work = |scratch: &mut [f32], chunk: usize| {
         let part = |i: usize| i * strips.count() / chunks;
-        let (sources, signals) = scratch.split_at_mut(POINTS * source);
+        let (sources, rest) = scratch.split_at_mut(POINTS * source);
+        let (signals, rest) = rest.split_at_mut(POINTS * signal);
+        let (made, scratch) = rest.split_at_mut(made);
         let kernel = ChunkKernel {
             strips,
-            operands,
+            layer,
+            batch,
+            input,
+            deltas,
             segments: part(chunk)..part(chunk + 1),
             parts,
             sums: shared.skip(chunk * chunk_len),
             sources,
             signals,
+            made,
+            scratch,
         };
         // SAFETY: `set` is available; a task alone touches its chunk's sums.
         unsafe { set.run(kernel) };
     };
+    let len = POINTS * (source + signal) + made + room;
     // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(chunks, cost, POINTS * (source + signal), work) };
+    unsafe { workers.for_each(chunks, cost, len, work) };
     let kernel = FinishKernel {
         partials: &partials[..chunks * chunk_len],
         chunk_len,
@@ -73,9 +102,21 @@ pub(in crate::cpu) fn gradient(
     unsafe { set.run(kernel) };
 }
 
+/// Where the deltas of a segment come from.
+#[derive(Clone, Copy)]
+enum SegmentDeltas<'a> {
+    /// Panels `[location, batch, output]`.
+    Panels(&'a [f32]),
+    /// They are made from a signal.
+    Made(AtSegment<'a>),
+}
+
 struct ChunkKernel<'a> {
     strips: Strips,
-    operands: &'a Operands<'a>,
+    layer: &'a Layer,
+    batch: usize,
+    input: &'a [f32],
+    deltas: SegmentDeltas<'a>,
     /// Segments of this chunk.
     segments: std::ops::Range<usize>,
     /// Parts of the batch.
@@ -86,6 +127,33 @@ struct ChunkKernel<'a> {
     sources: &'a mut [f32],
     /// `[point, row, sample of the part, output]`
     signals: &'a mut [f32],
+    /// Deltas made for a segment, `[row, destination of four, batch, output]`.
+    made: &'a mut [f32],
+    /// Working memory for that.
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for ChunkKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(mut self) {
+        let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
+        let len = POINTS * TAPS * inputs * outputs + outputs;
+        // SAFETY: this task alone has its sums and its scratch arrays, which `gradient` measured.
+        unsafe {
+            self.sums.slice(0, len).fill(0.0);
+            for number in self.segments.clone() {
+                let segment = self.strips.segment(number);
+                if let SegmentDeltas::Made(signal) = self.deltas {
+                    let made = Pointer::new(self.made);
+                    signal.make::<V>(&segment, outputs, self.scratch.as_mut_ptr(), made);
+                }
+                for part in 0..self.parts {
+                    let edge = |part: usize| part * self.batch / self.parts;
+                    self.add::<V>(&segment, edge(part), edge(part + 1) - edge(part));
+                }
+            }
+        }
+    }
 }
 
 impl ChunkKernel<'_> {
@@ -95,15 +163,16 @@ impl ChunkKernel<'_> {
     /// The instruction set of `V`.
     #[inline(always)]
     unsafe fn add<V: Lanes>(&mut self, segment: &Segment, from: usize, count: usize) {
-        let &Operands {
-            layer,
-            batch,
-            input,
-            delta,
-        } = self.operands;
-        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
         let (source, signal) = (self.sources.len() / POINTS, self.signals.len() / POINTS);
         let (sources, signals) = (self.sources.as_mut_ptr(), self.signals.as_mut_ptr());
+        let samples = |panels, depth| Samples {
+            panels,
+            batch: self.batch,
+            depth,
+            from,
+            count,
+        };
         // SAFETY: the scratch arrays have the lengths that `gradient` gave them; this task alone has its sums.
         unsafe {
             let rows = segment.rows.clone();
@@ -114,36 +183,37 @@ impl ChunkKernel<'_> {
                 };
                 match (rows.start + place).checked_sub(1) {
                     Some(row) if row < segment.grid.height => {
-                        let samples = Samples {
-                            panels: input,
-                            batch,
-                            depth: inputs,
-                            from,
-                            count,
-                        };
-                        segment.sources::<V>(row, samples, points);
+                        let places = segment.places((row, -1), samples(self.input, inputs));
+                        to_points::<Sources, V, POINTS>(places, count * inputs, points);
                     }
                     _ => points.clear(count * inputs),
                 }
             }
             for (place, row) in rows.clone().enumerate() {
-                let samples = Samples {
-                    panels: delta,
-                    batch,
-                    depth: outputs,
-                    from,
-                    count,
+                let places = match self.deltas {
+                    SegmentDeltas::Panels(panels) => {
+                        segment.places((row, 0), samples(panels, outputs))
+                    }
+                    SegmentDeltas::Made(_) => {
+                        let panel = self.batch * outputs;
+                        let first = &self.made[place * ACROSS * panel + from * outputs..];
+                        segment.inside(row).map(|i| match i {
+                            Some(i) => first[i * panel..].as_ptr(),
+                            None => std::ptr::null(),
+                        })
+                    }
                 };
                 let points = Points {
                     first: signals.add(place * count * outputs),
                     apart: signal,
                 };
-                segment.signals::<V>(row, samples, points);
+                to_points::<Signals, V, ACROSS>(places, count * outputs, points);
             }
+            let len = rows.len() * count * outputs;
             // Point 1 is at 1: there, signals are the sums of all four destinations.
-            let sums = &self.signals[signal..][..rows.len() * count * outputs];
+            let at_one = std::slice::from_raw_parts(signals.add(signal), len);
             let biases = self.sums.slice(POINTS * TAPS * inputs * outputs, outputs);
-            add_rows::<V>(sums, biases);
+            add_rows::<V>(at_one, biases);
             for point in 0..POINTS {
                 let product = OuterProduct {
                     a: std::ptr::null(),
@@ -154,12 +224,9 @@ impl ChunkKernel<'_> {
                     outputs,
                     batch: rows.len() * count,
                 };
-                let first = sources.add(point * source);
-                let a: [_; TAPS] =
-                    std::array::from_fn(|tap| first.add(tap * count * inputs).cast_const());
-                let matrix = inputs * outputs;
-                let sums: [_; TAPS] =
-                    std::array::from_fn(|tap| self.sums.at((point * TAPS + tap) * matrix));
+                let (first, matrix) = (sources.add(point * source), inputs * outputs);
+                let a = [0, 1, 2].map(|tap| first.add(tap * count * inputs).cast_const());
+                let sums = [0, 1, 2].map(|tap| self.sums.at((point * TAPS + tap) * matrix));
                 if inputs <= FEW_INPUTS && outputs <= V::LEN {
                     add_three_outer_products::<V>(product, a, sums);
                 } else {
@@ -167,25 +234,6 @@ impl ChunkKernel<'_> {
                         let product = OuterProduct { a, ..product };
                         add_outer_product::<V>(product, Sum::more(sum, outputs));
                     }
-                }
-            }
-        }
-    }
-}
-
-impl Kernel for ChunkKernel<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(mut self) {
-        let &Operands { layer, batch, .. } = self.operands;
-        let len = POINTS * TAPS * layer.inputs * layer.outputs + layer.outputs;
-        // SAFETY: this task alone has its sums, which `gradient` measured.
-        unsafe {
-            self.sums.slice(0, len).fill(0.0);
-            for number in self.segments.clone() {
-                let segment = self.strips.segment(number);
-                for part in 0..self.parts {
-                    let edge = |part: usize| part * batch / self.parts;
-                    self.add::<V>(&segment, edge(part), edge(part + 1) - edge(part));
                 }
             }
         }

@@ -5,17 +5,19 @@
 //! back to four destinations. With few channels that is less work than tiles of 4×4 ([`super`]), whose transforms cost
 //! what their products save. The weight gradient is the adjoint again.
 
+mod arriving;
 mod gather;
 mod gradient;
 mod weights;
 
-use super::transform::{Line, Signals, Sources};
+use super::transform::Line;
 use crate::Layer;
 use crate::cpu::lanes::{Lanes, load, store};
 use std::ops::Range;
 
+pub(in crate::cpu) use arriving::{Arriving, Through};
 pub(in crate::cpu) use gather::gather;
-pub(in crate::cpu) use gradient::gradient;
+pub(in crate::cpu) use gradient::{Deltas, gradient};
 pub(in crate::cpu) use weights::pack;
 
 /// Places of a row's six transformed sources.
@@ -131,37 +133,30 @@ impl Segment {
         (column < self.grid.width).then_some(row * self.grid.width + column)
     }
 
-    /// Samples of the sources of one row at the points.
-    ///
-    /// # Safety
-    /// The instruction set of `V`; room at the points.
+    /// Which of the four places of a row lie inside the grid.
     #[inline(always)]
-    unsafe fn sources<V: Lanes>(&self, row: usize, samples: Samples<'_>, points: Points) {
-        // SAFETY: handed on from the caller.
-        unsafe { self.line::<Sources, V, POINTS>((row, -1), samples, points) };
+    fn inside(&self, row: usize) -> [Option<usize>; ACROSS] {
+        std::array::from_fn(|i| self.location(row, i as isize).map(|_| i))
     }
 
-    /// Samples of the signals at the destinations of one row at the points.
-    ///
-    /// # Safety
-    /// As for [`sources`](Self::sources).
-    #[inline(always)]
-    unsafe fn signals<V: Lanes>(&self, row: usize, samples: Samples<'_>, points: Points) {
-        // SAFETY: handed on from the caller.
-        unsafe { self.line::<Signals, V, ACROSS>((row, 0), samples, points) };
+    /// Its destinations inside the grid: row of the segment, place in the row, location.
+    fn destinations(&self) -> impl Iterator<Item = ((usize, usize), usize)> + '_ {
+        let rows = self.rows.clone().enumerate();
+        rows.flat_map(move |(place, row)| {
+            (0..ACROSS).filter_map(move |i| {
+                let location = self.location(row, i as isize)?;
+                Some(((place, i), location))
+            })
+        })
     }
 
-    /// `N` panels of a row from column `first` of the strip on, outside the grid zeros, at the points.
-    ///
-    /// # Safety
-    /// As for [`sources`](Self::sources).
+    /// Where `N` panels of a row lie, from place `first` of the strip on; null outside the grid.
     #[inline(always)]
-    unsafe fn line<L: Line<N, POINTS>, V: Lanes, const N: usize>(
+    fn places<const N: usize>(
         &self,
         (row, first): (usize, isize),
         samples: Samples<'_>,
-        points: Points,
-    ) {
+    ) -> [*const f32; N] {
         let Samples {
             panels,
             batch,
@@ -169,26 +164,36 @@ impl Segment {
             from,
             count,
         } = samples;
-        let mut places = [std::ptr::null(); N];
-        for (i, place) in places.iter_mut().enumerate() {
-            if let Some(location) = self.location(row, first + i as isize) {
-                *place = panels[(location * batch + from) * depth..][..count * depth].as_ptr();
+        std::array::from_fn(|i| match self.location(row, first + i as isize) {
+            Some(location) => panels[(location * batch + from) * depth..][..count * depth].as_ptr(),
+            None => std::ptr::null(),
+        })
+    }
+}
+
+/// `len` values of each of `N` places, null ones zeros, at the points.
+///
+/// # Safety
+/// The instruction set of `V`; that many values at the places, and room for them at the points.
+#[inline(always)]
+unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, const N: usize>(
+    places: [*const f32; N],
+    len: usize,
+    points: Points,
+) {
+    for at in (0..len).step_by(V::LEN) {
+        let count = V::LEN.min(len - at);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let mut x = [V::splat(0.0); N];
+            for (value, &place) in x.iter_mut().zip(&places) {
+                if !place.is_null() {
+                    *value = load::<V>(place.wrapping_add(at), count);
+                }
             }
-        }
-        for at in (0..count * depth).step_by(V::LEN) {
-            let values = V::LEN.min(count * depth - at);
-            // SAFETY: the panels' samples were sliced; the points are the caller's.
-            unsafe {
-                let mut x = [V::splat(0.0); N];
-                for (value, &place) in x.iter_mut().zip(&places) {
-                    if !place.is_null() {
-                        *value = load::<V>(place.wrapping_add(at), values);
-                    }
-                }
-                for (point, value) in L::line(x).iter().enumerate() {
-                    let to = points.first.wrapping_add(point * points.apart + at);
-                    store(*value, to, values);
-                }
+            for (point, value) in L::line(x).iter().enumerate() {
+                let to = points.first.wrapping_add(point * points.apart + at);
+                store(*value, to, count);
             }
         }
     }

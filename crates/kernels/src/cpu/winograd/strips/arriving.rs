@@ -1,0 +1,148 @@
+//! Deltas that nobody reads but the gradient: made for a segment when it is its turn.
+
+use super::gather::{Room, SegmentFill};
+use super::{ACROSS, Segment, Strips};
+use crate::cpu::lanes::Lanes;
+use crate::cpu::pack::Packing;
+use crate::cpu::panel::{Delta, FeedbackPort, Slopes};
+use crate::cpu::pointer::Pointer;
+use crate::cpu::sweep::{Fill, Finish, fill_block, finish_block};
+
+/// A signal that arrives at the layer whose gradient is computed.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Arriving<'a> {
+    pub through: Through<'a>,
+    pub slopes: Slopes,
+    /// The network of σ′, and of normᵀ where there is no other.
+    pub path: FeedbackPort<'a>,
+    pub local: Option<FeedbackPort<'a>>,
+}
+
+/// What the signal comes through.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) enum Through<'a> {
+    /// The layer above, in strips of the same grid: its deltas and its packed weights.
+    Strips {
+        panels: &'a [f32],
+        packed: &'a [f32],
+        packing: Packing,
+    },
+    /// Any wiring.
+    Links(Fill<'a>),
+}
+
+impl<'a> Arriving<'a> {
+    /// The same, with working memory for the segments of `strips`.
+    pub(super) fn at(self, strips: Strips, batch: usize) -> AtSegment<'a> {
+        let fill = match self.through {
+            Through::Strips {
+                panels,
+                packed,
+                packing,
+            } => SegmentFiller::Strips(SegmentFill {
+                panels,
+                packed,
+                packing,
+                room: Room::of(strips, batch, packing),
+            }),
+            Through::Links(fill) => SegmentFiller::Links(fill),
+        };
+        AtSegment {
+            signal: self,
+            fill,
+            batch,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum SegmentFiller<'a> {
+    Strips(SegmentFill<'a>),
+    Links(Fill<'a>),
+}
+
+/// A signal that arrives segment by segment.
+#[derive(Clone, Copy)]
+pub(super) struct AtSegment<'a> {
+    signal: Arriving<'a>,
+    fill: SegmentFiller<'a>,
+    batch: usize,
+}
+
+impl AtSegment<'_> {
+    /// Values of working memory.
+    pub(super) fn len(&self) -> usize {
+        match &self.fill {
+            SegmentFiller::Strips(fill) => fill.room.len(),
+            SegmentFiller::Links(fill) => self.batch * fill.packing().block,
+        }
+    }
+
+    /// Makes a segment's deltas, `[row, destination of four, batch, channel]` of `channels` channels.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; arrays of the layer's shape; working memory in scratch; room for the deltas.
+    #[inline(always)]
+    pub(super) unsafe fn make<V: Lanes>(
+        &self,
+        segment: &Segment,
+        channels: usize,
+        scratch: *mut f32,
+        deltas: Pointer,
+    ) {
+        let panel = self.batch * channels;
+        // SAFETY: handed on from the caller; every destination has a panel of its own.
+        unsafe {
+            if let SegmentFiller::Strips(fill) = &self.fill {
+                fill.fill::<V>(segment, scratch);
+            }
+            for ((row, i), location) in segment.destinations() {
+                let delta = Delta {
+                    values: deltas.skip((row * ACROSS + i) * panel),
+                    first: location * panel,
+                };
+                let finish = self.finish(delta);
+                match self.fill {
+                    SegmentFiller::Strips(fill) => {
+                        fill.finish::<V>(finish, (row, i), location, scratch);
+                    }
+                    SegmentFiller::Links(fill) => {
+                        let packing = fill.packing();
+                        for block in 0..packing.blocks() {
+                            let place = (location, block);
+                            fill_block::<V>(fill, place, self.batch, scratch);
+                            finish_block::<V>(finish, packing, place, self.batch, scratch);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What happens to a filled block whose delta is `delta`.
+    #[inline(always)]
+    fn finish(&self, delta: Delta) -> Finish<'_> {
+        let Arriving {
+            slopes,
+            path,
+            local,
+            ..
+        } = self.signal;
+        let landing = |port| FeedbackPort {
+            delta: Some(delta),
+            ..port
+        };
+        match local {
+            Some(local) => Finish::Feedback {
+                slopes,
+                path: FeedbackPort { delta: None, ..path },
+                local: Some(landing(local)),
+            },
+            None => Finish::Feedback {
+                slopes,
+                path: landing(path),
+                local: None,
+            },
+        }
+    }
+}
