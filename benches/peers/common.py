@@ -41,7 +41,7 @@ def initial_weights(width):
 
 
 class Ours:
-    """The sansprop side: the benchmark binary, one step for each line it is sent."""
+    """The sansprop side: the benchmark binary, which takes as many steps as it is told."""
 
     def __init__(self, binary, width, arguments):
         command = [binary, "--width", str(width), "--threads", str(arguments.threads), "--rule", arguments.rule,
@@ -49,10 +49,10 @@ class Ours:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.losses = [float(v) for v in self.process.stdout.readline().split()[1:]]
 
-    def step(self):
-        self.process.stdin.write("\n")
+    def steps(self, count):
+        self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        return [float(v) for v in self.process.stdout.readline().split()]
 
     def close(self):
         self.process.stdin.close()
@@ -81,18 +81,18 @@ def against(ours, peer, rule, steps):
     for mine, theirs in zip(ours.losses if rule == "normal" else [], peer.losses):
         if not abs(mine - theirs) <= peer.tolerance * abs(theirs):
             sys.exit(f"losses differ: {ours.losses} against {peer.losses}")
-    return [(turn(ours.step), turn(lambda: peer.step()[1])) for _ in range(steps)]
+    theirs = lambda count: [peer.step()[1] for _ in range(count)]
+    return [(turn(ours.steps), turn(theirs)) for _ in range(steps)]
 
 
-def turn(step):
-    """One side's turn: the threads of the other, which may wait for work in a loop, come to rest, and steps that are not
-    counted, for a twentieth of a second, fill the caches as in training; then the median of three."""
+def turn(take):
+    """One side's turn, as in training: the threads of the other, which may wait for work in a loop, come to rest, two
+    steps that are not counted fill the caches; then the median of steps for a tenth of a second, or of three. `take`
+    takes so many steps without a pause and returns their milliseconds."""
     time.sleep(0.3)
-    start = time.perf_counter()
-    step()
-    while time.perf_counter() - start < 0.05:
-        step()
-    return spread([step() for _ in range(3)])[0]
+    take(1)
+    count = max(3, round(100 / take(1)[0]))
+    return spread(take(count))[0]
 
 
 def parser(description, axes, threads=os.cpu_count()):

@@ -5,8 +5,9 @@
 //!
 //! Prints the losses of the first steps (on a fixed minibatch, so that a peer can check that it computes the
 //! same), then milliseconds per step as minimum, median and maximum, and the multiply-add rate. With
-//! `--serve` it runs one timed step for each line on standard input instead, so that a script can alternate
-//! it with a peer's; on a GPU, which trains without the host, an epoch of 64 steps of which it prints one's share.
+//! `--serve` it takes for each line on standard input the number of steps that stands there and prints their times, so
+//! that a script can alternate it with a peer's; on a GPU, which trains without the host, one epoch of 64 steps, of which
+//! it prints one's share.
 
 use sansprop::cohort::{Cohort, TrialSpec};
 use sansprop::images::{ImageShape, Images, Pixels};
@@ -174,8 +175,11 @@ fn run<B: Backend>(backend: &B, options: &Options) {
             start.elapsed().as_secs_f64() * 1e3
         };
         if options.serve {
-            for _ in std::io::stdin().lock().lines() {
-                println!("{:.4}", step());
+            for line in std::io::stdin().lock().lines() {
+                let count: usize = line.expect("a line").parse().expect("a number of steps");
+                let times: Vec<f64> = (0..count).map(|_| step()).collect();
+                let words: Vec<String> = times.iter().map(|t| format!("{t:.4}")).collect();
+                println!("{}", words.join(" "));
                 std::io::stdout().flush().expect("a reader");
             }
             return;
