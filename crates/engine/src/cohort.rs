@@ -350,9 +350,12 @@ impl<'b, B: Backend> Cohort<'b, B> {
             (Room::FeedForward(room), Model::FeedForward(network), Some(weights))
                 if !wanting.is_empty() =>
             {
-                let learns = |&i: &usize| self.trials[i].spec.rule.needs_initial_pass();
-                let looks = learning && wanting.iter().any(learns);
-                let wanted = Wanted::pass_if(looks || observed);
+                let wants = |&i: &usize| Wanted::of_initial(&self.trials[i].spec.rule);
+                let most = wanting.iter().map(wants).max().filter(|_| learning);
+                let wanted = match observed {
+                    true => Wanted::Pass,
+                    false => most.unwrap_or(Wanted::Output),
+                };
                 room.run_initial(self.backend, network, weights, self.batch, wanted);
                 self.initial_ran = true;
             }

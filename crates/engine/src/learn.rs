@@ -123,6 +123,7 @@ pub fn update_direction<B: Backend>(
                         record: &local.hidden[l],
                         delta: of_layer(&mut scratch.path, l),
                     },
+                    goes_on: false,
                     local: None,
                     input: local.input_of(l, inputs.input),
                     weights: &mut gradient.weight[l],
@@ -197,7 +198,6 @@ fn feed_back<B: Backend>(
     );
 
     for l in (0..last).rev() {
-        let above = &network.layers()[l + 1];
         let weight = feedback_weight(backend, weights, inputs, l + 1, sign);
         let (from, delta) = neighbours(path, l);
         let local_delta = of_layer(locals, l);
@@ -209,37 +209,21 @@ fn feed_back<B: Backend>(
             record: &local_pass.hidden[l],
             delta: &mut *local_delta,
         });
-        let (port, input) = (&network.layers()[l], local_pass.input_of(l, inputs.input));
-        let (weights, biases) = (&mut gradient.weight[l], &mut gradient.bias[l]);
-        if l == 0 {
-            // The path ends here, its deltas have one reader.
-            backend.signal_gradient(SignalGradient {
-                signal: Signal::Chain {
-                    layer: above,
-                    weight,
-                    delta: from,
-                },
-                port,
-                batch: inputs.batch,
-                path: path_landing,
-                local: local_landing,
-                input,
-                weights,
-                biases,
-            });
-            return;
-        }
-        backend.feedback(
-            above,
-            port,
-            inputs.batch,
-            weight,
-            from,
-            path_landing,
-            local_landing,
-        );
-        let delta = if apart { local_delta } else { delta };
-        backend.weight_gradient(port, inputs.batch, input, delta, weights, biases);
+        backend.signal_gradient(SignalGradient {
+            signal: Signal::Chain {
+                layer: &network.layers()[l + 1],
+                weight,
+                delta: from,
+            },
+            port: &network.layers()[l],
+            batch: inputs.batch,
+            path: path_landing,
+            goes_on: l > 0,
+            local: local_landing,
+            input: local_pass.input_of(l, inputs.input),
+            weights: &mut gradient.weight[l],
+            biases: &mut gradient.bias[l],
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::network::Network;
 use sansprop_kernels::{Backend, Layer, Record};
+use std::mem;
 
 /// Weights and biases of every layer, head last, on a backend.
 pub struct Weights<B: Backend> {
@@ -108,6 +109,39 @@ impl<B: Backend> Pass<B> {
         }
         let last = self.hidden.len().checked_sub(1);
         self.finish(last, backend, network, weights, batch, input);
+    }
+
+    /// Runs the network for every layer's z and inverse deviation, and its outputs: activations are of no use afterwards.
+    /// They take the places of the first two layers' in turn, of which caches keep more than of a place for each; no layer is
+    /// larger than those below it.
+    pub fn run_for_slopes(
+        &mut self,
+        backend: &B,
+        network: &Network,
+        weights: &Weights<B>,
+        batch: usize,
+        input: &B::Buffer,
+    ) {
+        for (l, layer) in network.hidden().iter().enumerate() {
+            self.exchange_activations(l);
+            let (before, rest) = self.hidden.split_at_mut(l);
+            let source = before.last().map_or(input, |record| &record.a);
+            let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
+            backend.forward(layer, batch, weight, bias, source, &mut rest[0]);
+        }
+        let last = self.hidden.len().checked_sub(1);
+        self.finish(last, backend, network, weights, batch, input);
+        for l in (0..self.hidden.len()).rev() {
+            self.exchange_activations(l);
+        }
+    }
+
+    /// Exchanges the place of a layer's activations with that of the layer two below, if there is one.
+    fn exchange_activations(&mut self, layer: usize) {
+        let (below, rest) = self.hidden.split_at_mut(layer);
+        if let Some(other) = layer.checked_sub(2) {
+            mem::swap(&mut below[other].a, &mut rest[0].a);
+        }
     }
 
     /// Runs the network for its outputs alone, and the head's input: what hidden layers leave behind is of no use

@@ -4,7 +4,7 @@ use crate::cohort::Report;
 use crate::learn::{FeedbackState, Inputs, Scratch, update_direction};
 use crate::network::Network;
 use crate::pass::{Pass, Weights};
-use crate::rule::Rule;
+use crate::rule::{Point, Rule};
 use sansprop_kernels::Backend;
 
 /// Whose pass the hidden layers of a student made.
@@ -17,18 +17,29 @@ pub(crate) enum Hidden {
 }
 
 /// What a forward pass is run for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wanted {
-    /// What every layer leaves behind.
-    Pass,
     /// The outputs, and the head's input.
     Output,
+    /// These, and every layer's z and inverse deviation.
+    Slopes,
+    /// What every layer leaves behind.
+    Pass,
 }
 
 impl Wanted {
     /// A whole pass if somebody looks at one.
     pub(crate) fn pass_if(looked_at: bool) -> Self {
         if looked_at { Self::Pass } else { Self::Output }
+    }
+
+    /// What a rule wants of the initial network's pass.
+    pub(crate) fn of_initial(rule: &Rule) -> Self {
+        match (rule.local, rule.needs_initial_pass()) {
+            (Point::Initial, _) => Self::Pass,
+            (Point::Current, true) => Self::Slopes,
+            (Point::Current, false) => Self::Output,
+        }
     }
 
     fn run<B: Backend>(
@@ -42,6 +53,7 @@ impl Wanted {
     ) {
         match self {
             Self::Pass => pass.run(backend, network, weights, batch, input),
+            Self::Slopes => pass.run_for_slopes(backend, network, weights, batch, input),
             Self::Output => pass.run_for_output(backend, network, weights, batch, input),
         }
     }

@@ -85,9 +85,11 @@ pub struct SignalGradient<'a, T> {
     pub port: &'a Layer,
     /// Samples.
     pub batch: usize,
-    /// The network of σ′, and of normᵀ where there is no second one. Afterwards its delta holds anything.
+    /// The network of σ′, and of normᵀ where there is no second one.
     pub path: Landing<'a, T>,
-    /// A second network whose normᵀ makes the deltas of the gradient; likewise.
+    /// Whether the path goes on from here. Otherwise the path's delta holds anything afterwards.
+    pub goes_on: bool,
+    /// A second network whose normᵀ makes the deltas of the gradient. Its delta holds anything afterwards.
     pub local: Option<Landing<'a, T>>,
     /// The layer's input, `[source, batch, channel]`.
     pub input: &'a T,
@@ -112,6 +114,7 @@ impl<T> SignalGradient<'_, T> {
             input,
             weights,
             biases,
+            ..
         } = self;
         let once = Landing {
             record: path.record,
@@ -405,7 +408,7 @@ pub trait Backend: Send + Sync {
     );
 
     /// [`feedback`](Self::feedback) or [`direct_feedback`](Self::direct_feedback) into a layer, and that layer's
-    /// [`weight_gradient`](Self::weight_gradient), where nobody else reads the deltas.
+    /// [`weight_gradient`](Self::weight_gradient). Deltas that nobody else reads may never be stored.
     fn signal_gradient(&self, work: SignalGradient<'_, Self::Buffer>) {
         work.step_by_step(self);
     }

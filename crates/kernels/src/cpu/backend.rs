@@ -10,7 +10,7 @@ use super::scratch::Scratch;
 use super::sweep::{Fill, Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
-use super::winograd::strips::{self, Deltas, Strips};
+use super::winograd::strips::{self, Deltas};
 use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
@@ -42,20 +42,7 @@ impl Backend for CpuBackend {
     }
 
     fn kernels(&self, layer: &Layer) -> LayerKernels {
-        let to = |columns: usize, strips: Option<Strips>| {
-            let how = match (self.tiles(layer), strips) {
-                _ if self.on_tile_unit(layer) => return format!("AMX tiles, {}", self.set),
-                (Some(_), _) => "Winograd tiles",
-                (None, Some(_)) => "Winograd strips",
-                (None, None) => "plain sums",
-            };
-            format!("{how}, {}", self.set.for_columns(columns))
-        };
-        LayerKernels {
-            forward: to(layer.outputs, self.strips(layer, Direction::Forward)),
-            feedback: to(layer.inputs, self.strips(layer, Direction::Backward)),
-            weight_gradient: to(layer.outputs, self.strips_of_gradient(layer)),
-        }
+        self.choice(layer)
     }
 
     fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {

@@ -5,6 +5,7 @@ mod amx;
 mod backend;
 mod buffer;
 mod ceiling;
+mod choice;
 mod dense;
 mod elementwise;
 mod error;
@@ -42,8 +43,7 @@ use scratch::{Scratch, Workers};
 use std::sync::Mutex;
 use sweep::{Fill, Finish, sweep};
 use threads::Threads;
-use winograd::Tiles;
-use winograd::strips::{self, Strips};
+use winograd::strips;
 
 /// Environment variable that forces an instruction set: `portable`, `avx2`, `avx512` or `amx`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
@@ -136,36 +136,6 @@ impl CpuBackend {
     /// Whether operands are rounded to bf16.
     fn rounds(&self) -> bool {
         self.arithmetic == Arithmetic::Bf16
-    }
-
-    /// Whether the tile unit computes a layer's products, in place of plain sums and of tiled convolutions.
-    #[cfg(target_arch = "x86_64")]
-    fn on_tile_unit(&self, layer: &Layer) -> bool {
-        self.set == InstructionSet::Amx && self.rounds() && amx::suits(layer)
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn on_tile_unit(&self, _: &Layer) -> bool {
-        false
-    }
-
-    /// The tiles in which a layer is computed, if it is.
-    fn tiles(&self, layer: &Layer) -> Option<Tiles> {
-        Tiles::of(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
-    }
-
-    /// The strips in which a layer is computed in one direction, if it is.
-    fn strips(&self, layer: &Layer, direction: Direction) -> Option<Strips> {
-        let depth = match direction {
-            Direction::Forward => layer.inputs,
-            Direction::Backward => layer.outputs,
-        };
-        Strips::of_gather(layer, depth).filter(|_| self.arithmetic != Arithmetic::Strict)
-    }
-
-    /// The strips in which its weight gradient is computed, if it is.
-    fn strips_of_gradient(&self, layer: &Layer) -> Option<Strips> {
-        Strips::of_gradient(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
     }
 
     /// The instruction set in use.

@@ -1,4 +1,5 @@
-//! Deltas that only a weight gradient reads, made where it needs them.
+//! Weight gradients whose deltas are made on the way: while they are in cache, and not stored where nobody else reads
+//! them.
 
 use super::buffer::CpuBuffer;
 use super::pack::{Direction, Packing, pack};
@@ -22,6 +23,7 @@ impl CpuBackend {
             port,
             batch,
             path,
+            goes_on,
             local,
             input,
             weights,
@@ -46,11 +48,24 @@ impl CpuBackend {
                 } => {
                     let weight = (&weight[..layer.weights()], rounded);
                     let direction = Direction::Backward;
-                    let packing = strips::pack(&workers, layer, direction, weight, packed);
-                    let through = Through::Strips {
-                        panels: &delta[..layer.locations() * batch * layer.outputs],
-                        packed,
-                        packing,
+                    let panels = &delta[..layer.locations() * batch * layer.outputs];
+                    let through = if self.strips(layer, direction).is_some() {
+                        let packing = strips::pack(&workers, layer, direction, weight, packed);
+                        Through::Strips {
+                            panels,
+                            packed,
+                            packing,
+                        }
+                    } else {
+                        let (taps, depth) = (layer.wiring.taps(), layer.outputs);
+                        let packing = Packing::new(set.lanes(), taps, depth, layer.inputs);
+                        pack(&self.threads, direction, weight, packing, packed);
+                        Through::Links(Fill::Gather {
+                            links: layer.wiring.backward(),
+                            panels,
+                            packed,
+                            packing,
+                        })
                     };
                     (through, layer.scale)
                 }
@@ -74,7 +89,7 @@ impl CpuBackend {
             };
             // The channel norm alone needs sums.
             let no_sums = Pointer::new(&mut []);
-            let deltas = Deltas::Arriving(Arriving {
+            let arriving = Arriving {
                 through,
                 slopes: Slopes {
                     norm: port.norm,
@@ -82,8 +97,10 @@ impl CpuBackend {
                     scale: scale as f32,
                 },
                 path: feedback_port(port, len, path, rounded, no_sums),
+                goes_on,
                 local: local.map(|local| feedback_port(port, len, local, rounded, no_sums)),
-            });
+            };
+            let deltas = Deltas::Arriving(&arriving);
             let input = &input[..port.sources() * batch * port.inputs];
             let gradient = (&mut weights[..port.weights()], &mut biases[..]);
             let layer = (port, strips);
@@ -106,16 +123,13 @@ impl CpuBackend {
         if port.norm == Norm::Channel || self.on_tile_unit(port) || self.tiles(port).is_some() {
             return None;
         }
-        let segment_by_segment = match work.signal {
-            Signal::Chain { layer, .. } => {
-                !self.on_tile_unit(layer)
-                    && self.tiles(layer).is_none()
-                    && self.strips(layer, Direction::Backward).is_some()
-            }
-            Signal::Direct { wires, .. } => {
-                !self.on_tile_unit(wires) && !dense::is_product(wires)
-            }
+        let through = match work.signal {
+            Signal::Chain { layer, .. } => layer,
+            Signal::Direct { wires, .. } => wires,
         };
+        let segment_by_segment = !self.on_tile_unit(through)
+            && self.tiles(through).is_none()
+            && !dense::is_product(through);
         self.strips_of_gradient(port).filter(|_| segment_by_segment)
     }
 }

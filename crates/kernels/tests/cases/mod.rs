@@ -523,7 +523,7 @@ pub fn within_roundings<B: Backend>(backend: &B, cases: Vec<Case>, rounding: f64
     }
 }
 
-/// Two convolutions of stride 1 one above the other, and what of [`Backend::signal_gradient`] in the lower one by every
+/// Two convolutions one above the other, the lower one of stride 1, and what of [`Backend::signal_gradient`] in the lower one by every
 /// kind of signal.
 pub struct SignalCase {
     pub above: Layer,
@@ -535,14 +535,14 @@ impl SignalCase {
     /// `channels` are those of the input, of the lower convolution and of the upper one.
     pub fn new(
         grid: (usize, usize),
+        stride: usize,
         channels: [usize; 3],
         batch: usize,
         norm: Norm,
         activation: Activation,
     ) -> Self {
-        let wiring = Arc::new(Wiring::conv3x3(grid.0, grid.1, 1));
-        let layer = |inputs: usize, outputs: usize| Layer {
-            wiring: Arc::clone(&wiring),
+        let layer = |stride: usize, inputs: usize, outputs: usize| Layer {
+            wiring: Arc::new(Wiring::conv3x3(grid.0, grid.1, stride)),
             inputs,
             outputs,
             scale: 1.0 / ((9 * inputs) as f64).sqrt(),
@@ -550,8 +550,8 @@ impl SignalCase {
             activation,
         };
         Self {
-            above: layer(channels[1], channels[2]),
-            port: layer(channels[0], channels[1]),
+            above: layer(stride, channels[1], channels[2]),
+            port: layer(1, channels[0], channels[1]),
             batch,
         }
     }
@@ -583,10 +583,36 @@ impl SignalCase {
         let mut weights = backend.zeros(port.weights());
         let mut biases = backend.zeros(port.outputs);
         let mut results = Vec::new();
-        for (names, is_direct, twice) in [
-            (["chain, weights", "chain, biases"], false, false),
-            (["chain to two, weights", "chain to two, biases"], false, true),
-            (["direct, weights", "direct, biases"], true, false),
+        for (names, is_direct, twice, goes_on) in [
+            (["chain, weights", "chain, biases", ""], false, false, false),
+            (
+                ["chain on, weights", "chain on, biases", "chain on, deltas"],
+                false,
+                false,
+                true,
+            ),
+            (
+                ["chain to two, weights", "chain to two, biases", ""],
+                false,
+                true,
+                false,
+            ),
+            (
+                [
+                    "chain on to two, weights",
+                    "chain on to two, biases",
+                    "chain on to two, deltas",
+                ],
+                false,
+                true,
+                true,
+            ),
+            (
+                ["direct, weights", "direct, biases", ""],
+                true,
+                false,
+                false,
+            ),
         ] {
             let signal = match is_direct {
                 false => Signal::Chain {
@@ -608,6 +634,7 @@ impl SignalCase {
                     record: &records[0],
                     delta: &mut path,
                 },
+                goes_on,
                 local: twice.then_some(Landing {
                     record: &records[1],
                     delta: &mut local,
@@ -621,6 +648,9 @@ impl SignalCase {
             if port.norm == Norm::None {
                 results.push((names[1], backend.read(&biases)));
             }
+            if goes_on {
+                results.push((names[2], backend.read(&path)));
+            }
         }
         results
     }
@@ -629,22 +659,27 @@ impl SignalCase {
 /// Grids, channels and batches at the edges of what makes a layer's deltas segment by segment.
 pub fn signals() -> Vec<(String, SignalCase)> {
     [
-        ((2, 4), [3, 8, 8], 5),
-        ((9, 8), [3, 8, 8], 40),
-        ((8, 7), [6, 5, 7], 3),
-        ((17, 12), [8, 8, 8], 7),
-        ((5, 8), [3, 24, 24], 6),
-        ((3, 9), [2, 20, 6], 13),
-        ((6, 6), [3, 8, 4], 9),
-        ((4, 4), [3, 32, 32], 4),
-        ((4, 5), [3, 8, 8], 2),
+        ((2, 4), 1, [3, 8, 8], 5),
+        ((9, 8), 1, [3, 8, 8], 40),
+        ((8, 7), 2, [6, 5, 7], 3),
+        ((17, 12), 1, [8, 8, 8], 7),
+        ((5, 8), 1, [3, 24, 24], 6),
+        ((3, 9), 1, [2, 20, 6], 13),
+        ((6, 6), 1, [3, 8, 4], 9),
+        ((4, 4), 1, [3, 32, 32], 4),
+        ((4, 5), 1, [3, 8, 8], 2),
+        ((9, 6), 2, [8, 8, 8], 11),
+        ((8, 8), 2, [8, 20, 20], 21),
     ]
     .into_iter()
     .enumerate()
-    .map(|(i, (grid, channels, batch))| {
+    .map(|(i, (grid, stride, channels, batch))| {
         let (norm, activation) = (NORMS[2 * i % 3], ACTIVATIONS[i % 4]);
-        let name = format!("{grid:?}, {channels:?}, {norm:?} {activation:?}");
-        (name, SignalCase::new(grid, channels, batch, norm, activation))
+        let name = format!("{grid:?}, stride {stride}, {channels:?}, {norm:?} {activation:?}");
+        (
+            name,
+            SignalCase::new(grid, stride, channels, batch, norm, activation),
+        )
     })
     .collect()
 }

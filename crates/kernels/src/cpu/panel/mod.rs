@@ -3,7 +3,9 @@
 mod feedback;
 mod forward;
 
-pub(super) use feedback::{Delta, FeedbackPort, Slopes, finish_feedback, land, signal_to_psi, sums_with};
+pub(super) use feedback::{
+    Delta, FeedbackPort, Slopes, finish_feedback, land, signal_to_psi, sums_with,
+};
 pub(super) use forward::{ForwardPort, finish_forward, forward};
 
 use super::lanes::{self, Lanes};

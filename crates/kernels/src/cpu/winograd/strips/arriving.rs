@@ -1,4 +1,4 @@
-//! Deltas that nobody reads but the gradient: made for a segment when it is its turn.
+//! Deltas made for a segment when it is the turn of its weight gradient.
 
 use super::gather::{Room, SegmentFill};
 use super::{ACROSS, Segment, Strips};
@@ -9,12 +9,13 @@ use crate::cpu::pointer::Pointer;
 use crate::cpu::sweep::{Fill, Finish, fill_block, finish_block};
 
 /// A signal that arrives at the layer whose gradient is computed.
-#[derive(Clone, Copy)]
 pub(in crate::cpu) struct Arriving<'a> {
     pub through: Through<'a>,
     pub slopes: Slopes,
     /// The network of σ′, and of normᵀ where there is no other.
     pub path: FeedbackPort<'a>,
+    /// Whether somebody else reads the path's deltas.
+    pub goes_on: bool,
     pub local: Option<FeedbackPort<'a>>,
 }
 
@@ -33,7 +34,7 @@ pub(in crate::cpu) enum Through<'a> {
 
 impl<'a> Arriving<'a> {
     /// The same, with working memory for the segments of `strips`.
-    pub(super) fn at(self, strips: Strips, batch: usize) -> AtSegment<'a> {
+    pub(super) fn at(&'a self, strips: Strips, batch: usize) -> AtSegment<'a> {
         let fill = match self.through {
             Through::Strips {
                 panels,
@@ -62,9 +63,8 @@ enum SegmentFiller<'a> {
 }
 
 /// A signal that arrives segment by segment.
-#[derive(Clone, Copy)]
 pub(super) struct AtSegment<'a> {
-    signal: Arriving<'a>,
+    signal: &'a Arriving<'a>,
     fill: SegmentFiller<'a>,
     batch: usize,
 }
@@ -78,7 +78,20 @@ impl AtSegment<'_> {
         }
     }
 
-    /// Makes a segment's deltas, `[row, destination of four, batch, channel]` of `channels` channels.
+    /// The panels of a gradient's deltas, `[location, batch, channel]`, if they are stored.
+    pub(super) fn stored(&self) -> Option<Pointer> {
+        let Arriving {
+            path,
+            goes_on,
+            local,
+            ..
+        } = *self.signal;
+        let path = path.delta.filter(|_| goes_on && local.is_none());
+        path.map(|delta| delta.values)
+    }
+
+    /// Makes a segment's deltas; those that are not stored in `deltas`, `[row, destination of four, batch, channel]` of
+    /// `channels` channels.
     ///
     /// # Safety
     /// The instruction set of `V`; arrays of the layer's shape; working memory in scratch; room for the deltas.
@@ -97,11 +110,10 @@ impl AtSegment<'_> {
                 fill.fill::<V>(segment, scratch);
             }
             for ((row, i), location) in segment.destinations() {
-                let delta = Delta {
+                let finish = self.finish(Delta {
                     values: deltas.skip((row * ACROSS + i) * panel),
                     first: location * panel,
-                };
-                let finish = self.finish(delta);
+                });
                 match self.fill {
                     SegmentFiller::Strips(fill) => {
                         fill.finish::<V>(finish, (row, i), location, scratch);
@@ -119,30 +131,31 @@ impl AtSegment<'_> {
         }
     }
 
-    /// What happens to a filled block whose delta is `delta`.
+    /// What happens to a filled block whose delta, if it is not stored, is `delta`.
     #[inline(always)]
     fn finish(&self, delta: Delta) -> Finish<'_> {
         let Arriving {
             slopes,
             path,
+            goes_on,
             local,
             ..
-        } = self.signal;
-        let landing = |port| FeedbackPort {
-            delta: Some(delta),
-            ..port
+        } = *self.signal;
+        let stored = path.delta.filter(|_| goes_on);
+        let unstored = match local {
+            Some(_) => None,
+            None => Some(delta),
         };
-        match local {
-            Some(local) => Finish::Feedback {
-                slopes,
-                path: FeedbackPort { delta: None, ..path },
-                local: Some(landing(local)),
+        Finish::Feedback {
+            slopes,
+            path: FeedbackPort {
+                delta: stored.or(unstored),
+                ..path
             },
-            None => Finish::Feedback {
-                slopes,
-                path: landing(path),
-                local: None,
-            },
+            local: local.map(|local| FeedbackPort {
+                delta: Some(delta),
+                ..local
+            }),
         }
     }
 }

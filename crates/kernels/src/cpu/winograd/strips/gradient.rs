@@ -28,7 +28,7 @@ pub(in crate::cpu) enum Deltas<'a> {
     /// Panels `[location, batch, output]`.
     Panels(&'a [f32]),
     /// They are made here, of a signal.
-    Arriving(Arriving<'a>),
+    Arriving(&'a Arriving<'a>),
 }
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with strips and the inputs `[location, batch, input]`;
@@ -56,12 +56,13 @@ pub(in crate::cpu) fn gradient(
     let samples = batch.div_ceil(parts);
     let source = apart((strips.rows + 2) * samples * inputs);
     let signal = apart(strips.rows * samples * outputs);
+    let at_segment;
     let (deltas, made, room) = match deltas {
         Deltas::Panels(panels) => (SegmentDeltas::Panels(panels), 0, 0),
         Deltas::Arriving(arriving) => {
-            let signal = arriving.at(strips, batch);
+            at_segment = arriving.at(strips, batch);
             let made = strips.rows * ACROSS * batch * outputs;
-            (SegmentDeltas::Made(signal), made, signal.len())
+            (SegmentDeltas::Made(&at_segment), made, at_segment.len())
         }
     };
     let cost = layer.multiply_adds(batch) / (2 * chunks);
@@ -108,7 +109,7 @@ enum SegmentDeltas<'a> {
     /// Panels `[location, batch, output]`.
     Panels(&'a [f32]),
     /// They are made from a signal.
-    Made(AtSegment<'a>),
+    Made(&'a AtSegment<'a>),
 }
 
 struct ChunkKernel<'a> {
@@ -194,12 +195,18 @@ impl ChunkKernel<'_> {
                     SegmentDeltas::Panels(panels) => {
                         segment.places((row, 0), samples(panels, outputs))
                     }
-                    SegmentDeltas::Made(_) => {
-                        let panel = self.batch * outputs;
-                        let first = &self.made[place * ACROSS * panel + from * outputs..];
-                        segment.inside(row).map(|i| match i {
-                            Some(i) => first[i * panel..].as_ptr(),
-                            None => std::ptr::null(),
+                    SegmentDeltas::Made(signal) => {
+                        let (panel, stored) = (self.batch * outputs, signal.stored());
+                        let locations = segment.locations(row);
+                        std::array::from_fn(|i| match (locations[i], stored) {
+                            (None, _) => std::ptr::null(),
+                            (Some(location), Some(stored)) => {
+                                stored.at(location * panel + from * outputs).cast_const()
+                            }
+                            (Some(_), None) => {
+                                let at = (place * ACROSS + i) * panel + from * outputs;
+                                self.made[at..].as_ptr()
+                            }
                         })
                     }
                 };

@@ -133,10 +133,10 @@ impl Segment {
         (column < self.grid.width).then_some(row * self.grid.width + column)
     }
 
-    /// Which of the four places of a row lie inside the grid.
+    /// The locations of a row, where they lie inside the grid.
     #[inline(always)]
-    fn inside(&self, row: usize) -> [Option<usize>; ACROSS] {
-        std::array::from_fn(|i| self.location(row, i as isize).map(|_| i))
+    fn locations(&self, row: usize) -> [Option<usize>; ACROSS] {
+        std::array::from_fn(|i| self.location(row, i as isize))
     }
 
     /// Its destinations inside the grid: row of the segment, place in the row, location.
