@@ -29,6 +29,18 @@ impl CpuBackend {
             weights,
             biases,
         } = work;
+        let (layer, direction, weight, panels) = match signal {
+            Signal::Chain {
+                layer,
+                weight,
+                delta,
+            } => (layer, Direction::Backward, weight, delta),
+            Signal::Direct {
+                wires,
+                weight,
+                error,
+            } => (wires, Direction::Forward, weight, error),
+        };
         let set = self.set.for_columns(port.outputs);
         let rounded = self.rounds();
         let len = port.locations() * batch * port.outputs;
@@ -40,52 +52,28 @@ impl CpuBackend {
                 ..
             } = scratch;
             let mut workers = self.workers(set, parts);
-            let (through, scale) = match signal {
-                Signal::Chain {
-                    layer,
-                    weight,
-                    delta,
-                } => {
-                    let weight = (&weight[..layer.weights()], rounded);
-                    let direction = Direction::Backward;
-                    let panels = &delta[..layer.locations() * batch * layer.outputs];
-                    let through = if self.strips(layer, direction).is_some() {
-                        let packing = strips::pack(&workers, layer, direction, weight, packed);
-                        Through::Strips {
-                            panels,
-                            packed,
-                            packing,
-                        }
-                    } else {
-                        let (taps, depth) = (layer.wiring.taps(), layer.outputs);
-                        let packing = Packing::new(set.lanes(), taps, depth, layer.inputs);
-                        pack(&self.threads, direction, weight, packing, packed);
-                        Through::Links(Fill::Gather {
-                            links: layer.wiring.backward(),
-                            panels,
-                            packed,
-                            packing,
-                        })
-                    };
-                    (through, layer.scale)
+            let (links, sources, depth) = match direction {
+                Direction::Forward => (layer.wiring.forward(), layer.sources(), layer.inputs),
+                Direction::Backward => (layer.wiring.backward(), layer.locations(), layer.outputs),
+            };
+            let panels = &panels[..sources * batch * depth];
+            let weight = (&weight[..layer.weights()], rounded);
+            let through = if self.strips(layer, direction).is_some() {
+                let packing = strips::pack(&workers, layer, direction, weight, packed);
+                Through::Strips {
+                    panels,
+                    packed,
+                    packing,
                 }
-                Signal::Direct {
-                    wires,
-                    weight,
-                    error,
-                } => {
-                    let (taps, depth) = (wires.wiring.taps(), wires.inputs);
-                    let packing = Packing::new(set.lanes(), taps, depth, wires.outputs);
-                    let weight = (&weight[..wires.weights()], rounded);
-                    pack(&self.threads, Direction::Forward, weight, packing, packed);
-                    let through = Through::Links(Fill::Gather {
-                        links: wires.wiring.forward(),
-                        panels: &error[..wires.sources() * batch * depth],
-                        packed,
-                        packing,
-                    });
-                    (through, wires.scale)
-                }
+            } else {
+                let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, port.outputs);
+                pack(&self.threads, direction, weight, packing, packed);
+                Through::Links(Fill::Gather {
+                    links,
+                    panels,
+                    packed,
+                    packing,
+                })
             };
             // The channel norm alone needs sums.
             let no_sums = Pointer::new(&mut []);
@@ -94,7 +82,7 @@ impl CpuBackend {
                 slopes: Slopes {
                     norm: port.norm,
                     activation: port.activation,
-                    scale: scale as f32,
+                    scale: layer.scale as f32,
                 },
                 path: feedback_port(port, len, path, rounded, no_sums),
                 goes_on,
@@ -103,10 +91,9 @@ impl CpuBackend {
             let deltas = Deltas::Arriving(&arriving);
             let input = &input[..port.sources() * batch * port.inputs];
             let gradient = (&mut weights[..port.weights()], &mut biases[..]);
-            let layer = (port, strips);
             strips::gradient(
                 &mut workers,
-                layer,
+                (port, strips),
                 batch,
                 input,
                 deltas,
@@ -116,20 +103,24 @@ impl CpuBackend {
         });
     }
 
-    /// The strips of the layer where the signal lands, if its deltas can be made segment by segment.
+    /// The strips of the layer where the signal lands, if its deltas can be made segment by segment, with the same bits as
+    /// all at once.
     fn arriving(&self, work: &SignalGradient<'_, CpuBuffer>) -> Option<Strips> {
         let port = work.port;
         // The channel norm knows a panel's deltas only once all panels are there.
         if port.norm == Norm::Channel || self.on_tile_unit(port) || self.tiles(port).is_some() {
             return None;
         }
-        let through = match work.signal {
-            Signal::Chain { layer, .. } => layer,
-            Signal::Direct { wires, .. } => wires,
+        let (through, direction) = match work.signal {
+            Signal::Chain { layer, .. } => (layer, Direction::Backward),
+            Signal::Direct { wires, .. } => (wires, Direction::Forward),
         };
+        let in_strips = self.strips(through, direction).is_some();
         let segment_by_segment = !self.on_tile_unit(through)
             && self.tiles(through).is_none()
-            && !dense::is_product(through);
-        self.strips_of_gradient(port).filter(|_| segment_by_segment)
+            && !dense::is_product(through)
+            && (in_strips || through.wiring.same_grid().is_none());
+        self.strips_of_gradient(port)
+            .filter(|strips| segment_by_segment && strips.keep_busy(self.threads.count()))
     }
 }

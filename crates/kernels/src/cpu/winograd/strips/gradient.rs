@@ -22,6 +22,19 @@ const VALUES: usize = 24 << 10;
 /// Chunks of segments that one aims at, at least.
 const FEWEST_CHUNKS: usize = 4;
 
+impl Strips {
+    /// The strips of a weight gradient, and the chunks in which it is summed.
+    fn chunks(self) -> (Self, usize) {
+        let strips = self.in_segments(FEWEST_CHUNKS);
+        (strips, CHUNKS.min(strips.count()))
+    }
+
+    /// Whether a gradient keeps so many threads busy: it cannot be cut any further.
+    pub(in crate::cpu) fn keep_busy(self, threads: usize) -> bool {
+        threads == 1 || 2 * threads <= self.chunks().1
+    }
+}
+
 /// Where the deltas of a gradient come from.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) enum Deltas<'a> {
@@ -45,8 +58,7 @@ pub(in crate::cpu) fn gradient(
     let set = workers.set;
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
-    let strips = strips.in_segments(FEWEST_CHUNKS);
-    let chunks = CHUNKS.min(strips.count());
+    let (strips, chunks) = strips.chunks();
     // Behind a chunk's sums at the points lies its sum of biases.
     let chunk_len = (POINTS * TAPS * matrix + outputs).next_multiple_of(16);
     partials.reserve(chunks * chunk_len);
