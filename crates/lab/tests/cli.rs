@@ -493,30 +493,32 @@ fn instruction_sets_can_be_forced() {
     assert!(text(&output.stderr).contains("portable"));
 }
 
-/// Oracle: the rule of docs/performance.md, by hand. Tiles need 32 channels on both sides and stride 1, and `f32`.
+/// Oracle: the rule of docs/performance.md, by hand. Tiles need 32 channels on both sides, strips 6 on the side that is
+/// read, gradients in strips none; all need stride 1, and `f32`.
 #[test]
 fn the_kernels_of_each_layer_are_recorded() {
     let folder = temporary();
-    let config = "[network]\nstrides = [1, 1, 2]\nwidth = 32\n[train]\nmax_steps = 1\nbatch = 20\n\
+    let config = "[network]\nstrides = [1, 1, 2]\n[train]\nmax_steps = 1\nbatch = 20\n\
                   [data]\ntrain_points = 40\n";
     write(folder.path(), "c.toml", config);
-    for (precision, set, expected) in [
-        (
-            "f32",
-            "portable",
-            ["plain sums, portable", "Winograd tiles, portable"],
-        ),
-        ("f32-strict", "portable", ["plain sums, portable"; 2]),
-        (
-            "bf16",
-            "portable",
-            ["plain sums, portable", "Winograd tiles, portable"],
-        ),
-        ("f64", "none", ["plain sums"; 2]),
+    let (plain, strips, tiles) = (
+        "plain sums, portable",
+        "Winograd strips, portable",
+        "Winograd tiles, portable",
+    );
+    let first = [plain, strips, strips];
+    for (precision, set, width, expected) in [
+        ("f32", "portable", 32, [first, [tiles; 3], [plain; 3]]),
+        ("f32", "portable", 8, [first, [strips; 3], [plain; 3]]),
+        ("f32-strict", "portable", 8, [[plain; 3]; 3]),
+        ("f32-strict", "portable", 32, [[plain; 3]; 3]),
+        ("bf16", "portable", 32, [first, [tiles; 3], [plain; 3]]),
+        ("f64", "none", 32, [["plain sums"; 3]; 3]),
     ] {
         let option = format!("run.precision={precision}");
+        let width = format!("network.width={width}");
         let arguments = [
-            "train", "c.toml", "--out", "run", "--force", "--set", &option,
+            "train", "c.toml", "--out", "run", "--force", "--set", &option, "--set", &width,
         ];
         let output = sansprop(folder.path(), &arguments)
             .env("SANSPROP_ISA", "portable")
@@ -527,11 +529,18 @@ fn the_kernels_of_each_layer_are_recorded() {
             serde_json::from_slice(&read(folder.path().join("run/env.json"))).expect("JSON");
         assert_eq!(environment["instruction_set"], set);
         let layers = environment["kernels"].as_array().expect("a list");
-        let [plain, tiles] = expected;
-        for (l, (layer, kernel)) in layers.iter().zip([plain, tiles, plain, plain]).enumerate() {
+        // The head is computed as a layer of stride 2 is.
+        let kernels = expected.iter().chain([&expected[2]]);
+        for (l, (layer, kernels)) in layers.iter().zip(kernels).enumerate() {
             assert_eq!(layer["layer"], format!("layers.{l}"));
-            for direction in ["forward", "feedback", "weight_gradient"] {
-                assert_eq!(layer[direction], kernel, "{precision}, layer {l}");
+            for (direction, kernel) in ["forward", "feedback", "weight_gradient"]
+                .iter()
+                .zip(kernels)
+            {
+                assert_eq!(
+                    &layer[direction], kernel,
+                    "{precision}, {width}, layer {l}, {direction}"
+                );
             }
         }
         assert_eq!(layers.len(), 4);
