@@ -352,10 +352,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
             {
                 let wants = |&i: &usize| Wanted::of_initial(&self.trials[i].spec.rule);
                 let most = wanting.iter().map(wants).max().filter(|_| learning);
-                let wanted = match observed {
-                    true => Wanted::Pass,
-                    false => most.unwrap_or(Wanted::Output),
-                };
+                let wanted = Wanted::pass_if(observed).max(most.unwrap_or(Wanted::Output));
                 room.run_initial(self.backend, network, weights, self.batch, wanted);
                 self.initial_ran = true;
             }

@@ -100,10 +100,14 @@ pub fn update_direction<B: Backend>(
     let network = inputs.network;
     let head = network.hidden().len();
     let local = inputs.pass(rule.local);
-    let head_gradient = (&mut gradient.weight[head], &mut gradient.bias[head]);
-    let (weights, biases) = head_gradient;
-    let (layer, below) = (network.head(), local.input_of(head, inputs.input));
-    backend.weight_gradient(layer, inputs.batch, below, inputs.error, weights, biases);
+    backend.weight_gradient(
+        network.head(),
+        inputs.batch,
+        local.input_of(head, inputs.input),
+        inputs.error,
+        &mut gradient.weight[head],
+        &mut gradient.bias[head],
+    );
     match rule.feedback {
         Feedback::Off => {}
         Feedback::Direct => {
