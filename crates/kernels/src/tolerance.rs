@@ -6,8 +6,9 @@
 pub const F32_RELATIVE: f64 = 1e-4;
 
 /// Absolute part, as a share of the root mean square of the reference array: where terms cancel, the error
-/// is relative to the terms, not to their sum.
-pub const F32_ABSOLUTE_OF_RMS: f64 = 5e-5;
+/// is relative to the terms, not to their sum. A term of operands in two parts of bf16 is off by 2e-6 of its size in the
+/// mean, and the norms of the tests multiply it by up to a hundred.
+pub const F32_ABSOLUTE_OF_RMS: f64 = 2e-4;
 
 /// Root-mean-square deviation of a whole array, relative to the reference's: the bound that `f32` results
 /// must meet for any arithmetic.

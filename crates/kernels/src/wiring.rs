@@ -57,6 +57,8 @@ pub struct Wiring {
     backward: Links,
     /// Height and width, of a 3×3 convolution of stride 1.
     same_grid: Option<(usize, usize)>,
+    /// Sources and destinations in a row of their grids; all of them where there is no grid.
+    across: [usize; 2],
 }
 
 impl Wiring {
@@ -75,6 +77,7 @@ impl Wiring {
         }
         Self {
             taps,
+            across: [sources, incoming.len()],
             forward: Links::new(incoming),
             backward: Links::new(outgoing),
             same_grid: None,
@@ -115,6 +118,7 @@ impl Wiring {
         }
         let mut wiring = Self::new(9, height * width, incoming);
         wiring.same_grid = (stride == 1).then_some((height, width));
+        wiring.across = [width, out_width];
         wiring
     }
 
@@ -167,6 +171,11 @@ impl Wiring {
     /// Height and width of the grid, of a 3×3 convolution of stride 1; none of other wirings.
     pub fn same_grid(&self) -> Option<(usize, usize)> {
         self.same_grid
+    }
+
+    /// How many locations lie in a row of the grids of sources and of destinations; all of them where there is no grid.
+    pub fn across(&self) -> [usize; 2] {
+        self.across
     }
 
     /// Number of weight matrices.

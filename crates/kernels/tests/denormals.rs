@@ -1,5 +1,5 @@
 //! Numbers closer to 0 than any normal one: kernels keep them as IEEE 754 has it, on any number of threads; Adam's
-//! moments alone become 0.
+//! moments alone become 0, and operands on the tile unit, which knows none.
 
 use sansprop_kernels::{
     Activation, AdamStep, Backend, CpuBackend, InstructionSet, Layer, Norm, Record, Reference,
@@ -68,6 +68,10 @@ fn kernels_keep_denormals_on_any_number_of_threads() {
             let one = on(1);
             for threads in [2, 3] {
                 assert!(on(threads) == one, "{set}, {threads} threads");
+            }
+            if set == InstructionSet::Amx && !strict {
+                assert!(one.iter().flatten().all(|v| *v == 0.0), "{set}");
+                continue;
             }
             for (found, expected) in one.iter().zip(&expected) {
                 let kept = found.iter().filter(|v| (**v as f32).is_subnormal()).count();

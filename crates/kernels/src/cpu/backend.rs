@@ -236,9 +236,21 @@ impl Backend for CpuBackend {
             } = scratch;
             let mut workers = self.workers(set, parts);
             #[cfg(target_arch = "x86_64")]
+            if self.matrix_gradient_on_tile_unit(layer) {
+                let gradient = match self.rounds() {
+                    true => amx::matrix_gradient::<1>,
+                    false => amx::matrix_gradient::<2>,
+                };
+                gradient(&mut workers, &operands, weights, biases);
+                return;
+            }
+            #[cfg(target_arch = "x86_64")]
             if self.on_tile_unit(layer) {
-                let rounded = &mut scratch.operands;
-                amx::gradient(&mut workers, &operands, rounded, partials, weights, biases);
+                let gradient = match self.rounds() {
+                    true => amx::gradient::<1>,
+                    false => amx::gradient::<2>,
+                };
+                gradient(&mut workers, &operands, partials, weights, biases);
                 return;
             }
             if dense::suits_gradient(layer) {

@@ -3,38 +3,78 @@
 use super::pack::Direction;
 use super::winograd::Tiles;
 use super::winograd::strips::Strips;
-use super::{Arithmetic, CpuBackend};
+use super::{Arithmetic, CpuBackend, dense};
 #[cfg(target_arch = "x86_64")]
 use super::{InstructionSet, amx};
-use crate::{Layer, LayerKernels};
+use crate::{Layer, LayerKernels, RecurrentCell};
 
 impl CpuBackend {
     /// The names of the kernels that compute a layer.
     pub(super) fn choice(&self, layer: &Layer) -> LayerKernels {
-        let to = |columns: usize, strips: Option<Strips>| {
+        let to = |columns: usize, strips: Option<Strips>, on_tile_unit: bool| {
             let how = match (self.tiles(layer), strips) {
-                _ if self.on_tile_unit(layer) => return format!("AMX tiles, {}", self.set),
+                _ if on_tile_unit => return format!("AMX tiles, {}", self.set),
                 (Some(_), _) => "Winograd tiles",
                 (None, Some(_)) => "Winograd strips",
                 (None, None) => "plain sums",
             };
             format!("{how}, {}", self.set.for_columns(columns))
         };
+        let product = self.product_on_tile_unit(layer) || self.on_tile_unit(layer);
+        let [forward, backward] =
+            [Direction::Forward, Direction::Backward].map(|way| self.strips(layer, way));
         LayerKernels {
-            forward: to(layer.outputs, self.strips(layer, Direction::Forward)),
-            feedback: to(layer.inputs, self.strips(layer, Direction::Backward)),
-            weight_gradient: to(layer.outputs, self.strips_of_gradient(layer)),
+            forward: to(layer.outputs, forward, product),
+            feedback: to(layer.inputs, backward, product),
+            weight_gradient: to(
+                layer.outputs,
+                self.strips_of_gradient(layer),
+                self.matrix_gradient_on_tile_unit(layer) || self.on_tile_unit(layer),
+            ),
         }
     }
 
     /// Whether the tile unit computes a layer's products, in place of plain sums and of tiled convolutions.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn on_tile_unit(&self, layer: &Layer) -> bool {
-        self.set == InstructionSet::Amx && self.rounds() && amx::suits(layer)
+        let suits = match self.arithmetic {
+            Arithmetic::F32 => amx::suits_parts(layer),
+            Arithmetic::Bf16 => amx::suits(layer),
+            Arithmetic::Strict => false,
+        };
+        self.set == InstructionSet::Amx && suits
+    }
+
+    /// Whether it computes the gradient of a layer that is a single matrix, in one product of all samples.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn matrix_gradient_on_tile_unit(&self, layer: &Layer) -> bool {
+        let suits = match self.arithmetic {
+            Arithmetic::F32 => amx::suits_parts_of_matrix(layer),
+            Arithmetic::Bf16 => amx::suits(layer) && layer.wiring.taps() == 1,
+            Arithmetic::Strict => false,
+        };
+        self.set == InstructionSet::Amx && suits
+    }
+
+    /// Whether it computes the steps of a recurrent cell.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn cell_on_tile_unit(&self, cell: &RecurrentCell) -> bool {
+        let plain = self.arithmetic == Arithmetic::Strict;
+        self.set == InstructionSet::Amx && !plain && amx::suits_cell(cell.width)
+    }
+
+    /// Whether it computes the forward pass and feedback of a dense layer, packing its matrix on the way.
+    pub(super) fn product_on_tile_unit(&self, layer: &Layer) -> bool {
+        self.matrix_gradient_on_tile_unit(layer) && dense::is_product(layer)
     }
 
     #[cfg(not(target_arch = "x86_64"))]
     pub(super) fn on_tile_unit(&self, _: &Layer) -> bool {
+        false
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) fn matrix_gradient_on_tile_unit(&self, _: &Layer) -> bool {
         false
     }
 

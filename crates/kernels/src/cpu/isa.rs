@@ -88,6 +88,14 @@ impl InstructionSet {
         }
     }
 
+    /// Weights that the second-level caches of processors with this set hold beside some panels.
+    pub(super) fn cached_weights(self) -> usize {
+        match self {
+            Self::Portable | Self::Avx2 => 1 << 16,
+            Self::Avx512 | Self::Amx => 1 << 18,
+        }
+    }
+
     /// Lanes per vector.
     pub(super) fn lanes(self) -> usize {
         match self {

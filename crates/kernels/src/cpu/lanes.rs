@@ -12,6 +12,8 @@ pub(super) trait Lanes: Copy {
     const ROWS: usize;
     /// Rows of a micro-tile that is one vector wide.
     const ROWS_OF_ONE: usize;
+    /// Whether registers are left for two rows of weights beside a micro-tile two vectors wide.
+    const TWO_TERMS: bool = false;
 
     /// Asks for the cache line at an address that will soon be read; any address may be given.
     #[inline(always)]
@@ -25,6 +27,13 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
     /// Writes `LEN` values.
     unsafe fn store(self, to: *mut f32);
+    /// Writes `LEN` values past the caches, if the machine gains by it; they begin on a cache line if they fill one. Other
+    /// threads may read them once [`Threads`](super::threads::Threads) has ended the work.
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: handed on from the caller.
+        unsafe { self.store(to) };
+    }
     /// Writes the first `count ≤ LEN` values.
     unsafe fn store_partial(self, to: *mut f32, count: usize);
     /// `self + other`.

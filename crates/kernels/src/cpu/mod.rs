@@ -9,6 +9,7 @@ mod choice;
 mod dense;
 mod elementwise;
 mod error;
+mod gather;
 mod isa;
 mod lanes;
 mod nonlinearity;
@@ -37,16 +38,18 @@ pub use isa::InstructionSet;
 use pack::{Direction, Packing, pack};
 use panel::{Delta, FeedbackPort, ForwardPort, Slopes};
 use pointer::Pointer;
-use recurrent::Sequence;
-use rows::Grid;
+use recurrent::{Sequence, StateTiles};
 use scratch::{Scratch, Workers};
 use std::sync::Mutex;
-use sweep::{Fill, Finish, sweep};
+use sweep::Finish;
 use threads::Threads;
-use winograd::strips;
 
 /// Environment variable that forces an instruction set: `portable`, `avx2`, `avx512` or `amx`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
+
+/// Values of an array that will have left the caches before anybody reads it again: it is written past them, where the
+/// instruction set can write whole cache lines.
+const LONG: usize = 3 << 19;
 
 /// What the kernels compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ enum Arithmetic {
 ///
 /// Denormal numbers are kept as IEEE 754 has them, on any instruction set and number of threads; only Adam's moments
 /// become 0 there, because they would stay denormal for good where a gradient stays 0 (docs/performance.md), and so do
-/// denormal operands in products of bf16 on the tile unit, which knows none.
+/// denormal operands of products on the tile unit, which knows none.
 pub struct CpuBackend {
     set: InstructionSet,
     arithmetic: Arithmetic,
@@ -193,6 +196,7 @@ impl CpuBackend {
                 bias: &bias[..layer.outputs],
                 z: with_z.then(|| Pointer::new(&mut out.z[..len])),
                 a: Pointer::new(&mut out.a[..len]),
+                long: len >= LONG,
                 inverse_deviation: Pointer::new(&mut out.inverse_deviation[..layer.deviations()]),
                 moments,
             };
@@ -206,95 +210,6 @@ impl CpuBackend {
                 finish,
             );
         });
-    }
-
-    /// Gathers through `layer` in one direction and finishes every block.
-    fn gather(
-        &self,
-        scratch: &mut Scratch,
-        (layer, direction): (&Layer, Direction),
-        batch: usize,
-        weight: &[f32],
-        panels: &[f32],
-        finish: Finish<'_>,
-    ) {
-        let (links, destinations, depth, columns) = match direction {
-            Direction::Forward => (
-                layer.wiring.forward(),
-                layer.locations(),
-                layer.inputs,
-                layer.outputs,
-            ),
-            Direction::Backward => (
-                layer.wiring.backward(),
-                layer.sources(),
-                layer.outputs,
-                layer.inputs,
-            ),
-        };
-        let sources = match direction {
-            Direction::Forward => layer.sources(),
-            Direction::Backward => layer.locations(),
-        };
-        let panels = &panels[..sources * batch * depth];
-        let weight = &weight[..layer.weights()];
-        let set = self.set.for_columns(columns);
-        let Scratch { packed, parts, .. } = scratch;
-        let mut workers = self.workers(set, parts);
-        let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
-        #[cfg(target_arch = "x86_64")]
-        if self.on_tile_unit(layer) {
-            amx::pack(&self.threads, direction, weight, packing, packed);
-            let gather = amx::Gather {
-                links,
-                destinations,
-                batch,
-                panels,
-                packed,
-                packing,
-            };
-            amx::gather(&mut workers, &mut scratch.rounded, gather, finish);
-            return;
-        }
-        if let Some(tiles) = self.tiles(layer) {
-            let packing =
-                winograd::pack(&workers, layer, direction, (weight, self.rounds()), packed);
-            let weights = (&packed[..], packing);
-            winograd::gather(&mut workers, tiles, batch, panels, weights, finish);
-            return;
-        }
-        if dense::is_product(layer) {
-            let strips = dense::Strips {
-                weight,
-                direction,
-                rounded: self.rounds(),
-                packing,
-            };
-            dense::gather(&mut workers, strips, batch, panels, finish);
-            return;
-        }
-        let weight = (weight, self.rounds());
-        if let Some(strips) = self.strips(layer, direction) {
-            let packing = strips::pack(&workers, layer, direction, weight, packed);
-            let weights = (&packed[..], packing);
-            strips::gather(&mut workers, strips, batch, panels, weights, finish);
-            return;
-        }
-        if let Some(grid) = Grid::of(layer, direction, columns.div_ceil(set.lanes())) {
-            let packing = packing.one_vector(set.lanes());
-            pack(&self.threads, direction, weight, packing, packed);
-            let weights = (&packed[..], packing);
-            rows::gather(&mut workers, grid, batch, panels, weights, finish);
-            return;
-        }
-        pack(&self.threads, direction, weight, packing, packed);
-        let fill = Fill::Gather {
-            links,
-            panels,
-            packed,
-            packing,
-        };
-        sweep(&mut workers, destinations, batch, fill, finish);
     }
 
     /// Runs `work` with working memory, and room for the sums that the channel norm needs.
@@ -355,19 +270,51 @@ impl CpuBackend {
         let set = self.set.for_columns(cell.width);
         let packing = Packing::new(set.lanes(), 1, cell.width, cell.width);
         let hidden = &hidden[..cell.width * cell.width];
-        self.with_scratch(|Scratch { packed, parts, .. }| {
-            let hidden = (hidden, self.rounds());
-            pack(&self.threads, direction, hidden, packing, packed);
+        self.with_scratch(|scratch| {
+            let tiles = self.pack_cell(cell, direction, batch, (hidden, packing), scratch);
             let sequence = Sequence {
                 cell,
                 rounded: self.rounds(),
                 batch,
                 packing,
-                packed,
+                packed: &scratch.packed,
+                tiles,
             };
-            let mut workers = self.workers(set, parts);
+            let mut workers = self.workers(set, &mut scratch.parts);
             self.threads.scope(|| work(sequence, &mut workers));
         });
+    }
+
+    /// Packs a recurrent cell's weights, for the tile unit if it computes the products; then with room for states.
+    fn pack_cell(
+        &self,
+        cell: &RecurrentCell,
+        direction: Direction,
+        batch: usize,
+        (hidden, packing): (&[f32], Packing),
+        scratch: &mut Scratch,
+    ) -> Option<StateTiles> {
+        let packed = &mut scratch.packed;
+        #[cfg(target_arch = "x86_64")]
+        if self.cell_on_tile_unit(cell) {
+            match self.rounds() {
+                true => amx::pack::<1>(&self.threads, direction, hidden, packing, packed),
+                false => amx::pack::<2>(&self.threads, direction, hidden, packing, packed),
+            }
+            scratch.state.reserve(amx::state_words(batch, cell.width));
+            return Some(StateTiles {
+                two_parts: !self.rounds(),
+                words: Pointer::new(&mut scratch.state),
+            });
+        }
+        pack(
+            &self.threads,
+            direction,
+            (hidden, self.rounds()),
+            packing,
+            packed,
+        );
+        None
     }
 }
 
@@ -386,6 +333,7 @@ fn feedback_port<'a>(
             first: 0,
         }),
         rounded,
+        long: len >= LONG,
         sums,
     }
 }

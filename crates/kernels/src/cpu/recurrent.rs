@@ -1,5 +1,7 @@
 //! The recurrent cell: steps in sequence, each a product with the packed weights and an epilogue in cache.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::isa::Kernel;
 use super::lanes::Lanes;
 use super::nonlinearity::{self, ForNonlinearity, Nonlinearity};
@@ -57,7 +59,19 @@ pub(super) struct Sequence<'a> {
     /// Whether states and deltas are rounded to bf16.
     pub(super) rounded: bool,
     pub(super) packing: Packing,
+    /// Packed weights; if there are tiles, for the tile unit.
     pub(super) packed: &'a [f32],
+    /// Where the tile unit computes the products.
+    pub(super) tiles: Option<StateTiles>,
+}
+
+/// The state of a step as tiles.
+#[derive(Clone, Copy)]
+pub(super) struct StateTiles {
+    /// Whether operands have two parts, not one.
+    pub(super) two_parts: bool,
+    /// Room for them.
+    pub(super) words: Pointer,
 }
 
 /// One step: a `[batch, width]` panel times packed weights. Without a panel the product is 0.
@@ -75,10 +89,20 @@ pub(super) fn step(
     } = sequence;
     let cost = batch * packing.block * (cell.width + 16);
     let set = workers.set;
+    let state = match (sequence.tiles, panel) {
+        #[cfg(target_arch = "x86_64")]
+        (Some(tiles), Some(panel)) => {
+            // SAFETY: nothing else runs between two steps.
+            unsafe { amx::round_state(tiles, batch, packing, panel) };
+            sequence.tiles
+        }
+        _ => None,
+    };
     let work = |scratch: &mut [f32], block: usize| {
         let kernel = StepKernel {
             sequence,
             panel,
+            state,
             block,
             finish,
             scratch,
@@ -86,13 +110,19 @@ pub(super) fn step(
         // SAFETY: `set` is available; every block writes its own columns.
         unsafe { set.run(kernel) };
     };
+    let rows = batch.next_multiple_of(MOST_ROWS);
     // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(packing.blocks(), cost, batch * packing.block, work) };
+    unsafe { workers.for_each(packing.blocks(), cost, rows * packing.block, work) };
 }
+
+/// Rows of a tile at most: products may fill whole tiles.
+const MOST_ROWS: usize = 16;
 
 struct StepKernel<'a> {
     sequence: Sequence<'a>,
     panel: Option<&'a [f32]>,
+    /// The panel as tiles, where the tile unit takes it.
+    state: Option<StateTiles>,
     block: usize,
     finish: StepFinish<'a>,
     scratch: &'a mut [f32],
@@ -107,10 +137,16 @@ impl Kernel for StepKernel<'_> {
             rounded,
             packing,
             packed,
+            ..
         } = self.sequence;
         let scratch = self.scratch.as_mut_ptr();
-        match self.panel {
-            Some(panel) => {
+        match (self.state, self.panel) {
+            #[cfg(target_arch = "x86_64")]
+            (Some(state), _) => {
+                // SAFETY: the state was rounded, the packed weights are whole, scratch has whole tiles of rows.
+                unsafe { amx::multiply_state(state, batch, packing, packed, self.block, scratch) };
+            }
+            (_, Some(panel)) => {
                 let source = GatherSource {
                     links: &ONLY,
                     panels: panel.as_ptr(),
@@ -125,7 +161,7 @@ impl Kernel for StepKernel<'_> {
                 // SAFETY: the panel is `[batch, width]`, the packed block whole, scratch `[batch, block]`.
                 unsafe { gather_block::<V>(source, scratch) };
             }
-            None => self.scratch.fill(0.0),
+            (_, None) => self.scratch.fill(0.0),
         }
         for vector in 0..packing.block / V::LEN {
             let channel = self.block * packing.block + vector * V::LEN;

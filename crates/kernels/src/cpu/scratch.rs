@@ -12,12 +12,9 @@ pub(super) struct Scratch {
     pub sums: CpuBuffer,
     /// Packed weights.
     pub packed: CpuBuffer,
-    /// Source panels, rounded for the tile unit.
+    /// A recurrent state as tiles.
     #[cfg(target_arch = "x86_64")]
-    pub rounded: CpuBuffer,
-    /// Operands of a weight gradient, rounded for the tile unit: source panels, then deltas.
-    #[cfg(target_arch = "x86_64")]
-    pub operands: [CpuBuffer; 2],
+    pub state: CpuBuffer,
     /// A weight gradient's partial sums.
     pub partials: CpuBuffer,
     /// A part for each thread.

@@ -62,11 +62,17 @@ pub(super) fn sweep(
     };
     let cost = batch * packing.block * (products + 16);
     let (items, set) = (locations * packing.blocks(), workers.set);
-    // Blocks vary slowest: neighbouring items share a block's weights and most source panels.
+    // Where a cache holds all weights, a panel's blocks follow each other, which read and write the same lines; otherwise
+    // blocks vary slowest: neighbouring items share a block's weights and most source panels.
+    let together = packing.blocks() * packing.block_len() <= set.cached_weights();
     let work = |scratch: &mut [f32], item: usize| {
+        let (location, block) = match together {
+            true => (item / packing.blocks(), item % packing.blocks()),
+            false => (item % locations, item / locations),
+        };
         let kernel = BlockKernel {
-            location: item % locations,
-            block: item / locations,
+            location,
+            block,
             batch,
             fill,
             finish,

@@ -149,7 +149,29 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
                     }
                 }
                 let mut weights = source.weights.add(link.tap as usize * depth * source.block);
-                for k in 0..depth {
+                let pairs = if V::TWO_TERMS && NV == 2 {
+                    depth / 2
+                } else {
+                    0
+                };
+                // Two terms at once take half as many additions of addresses, which compete with multiply-adds for the
+                // same units.
+                for pair in 0..pairs {
+                    let (mut w, mut next) = ([V::splat(0.0); NV], [V::splat(0.0); NV]);
+                    for (v, (w, next)) in w.iter_mut().zip(&mut next).enumerate() {
+                        *w = V::load(weights.add(v * V::LEN));
+                        *next = V::load(weights.add((NV + v) * V::LEN));
+                    }
+                    weights = weights.add(2 * NV * V::LEN);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let values = panel.add(row * stride + 2 * pair);
+                        let (x, y) = (V::splat(*values), V::splat(*values.add(1)));
+                        for ((sum, w), next) in sums.iter_mut().zip(w).zip(next) {
+                            *sum = y.mul_add(next, x.mul_add(w, *sum));
+                        }
+                    }
+                }
+                for k in 2 * pairs..depth {
                     let mut w = [V::splat(0.0); NV];
                     for (v, w) in w.iter_mut().enumerate() {
                         *w = V::load(weights.add(v * V::LEN));

@@ -21,15 +21,18 @@ pub(super) const INPUTS_PER_TASK: usize = 64;
 /// and with it every bit of the result is the same for any number of threads.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
+    /// What is cut into chunks: locations, or groups of them.
+    items: usize,
     chunks: usize,
     input_blocks: usize,
     /// Values of a chunk's partial sums: weights `[tap, input, output]`, then biases.
     chunk_len: usize,
 }
 
-/// One block of inputs of one chunk of destinations.
+/// One block of inputs of one chunk.
 pub(super) struct Task<'a> {
-    pub destinations: std::ops::Range<usize>,
+    /// The chunk's destinations, or whatever the cut is of.
+    pub items: std::ops::Range<usize>,
     pub inputs: std::ops::Range<usize>,
     /// `[tap, input of the whole layer, output]`
     pub partial: Pointer,
@@ -38,11 +41,13 @@ pub(super) struct Task<'a> {
 }
 
 impl Cut {
-    pub(super) fn of(layer: &Layer) -> Self {
+    /// A chunk is some of `items` locations, or groups of locations.
+    pub(super) fn of(layer: &Layer, items: usize) -> Self {
         let input_blocks = layer.inputs.div_ceil(INPUTS_PER_TASK);
         let chunks = (PARTIAL_VALUES / layer.weights().max(1)).clamp(1, CHUNKS);
         Self {
-            chunks: chunks.min(layer.locations()),
+            items,
+            chunks: chunks.min(items),
             input_blocks,
             chunk_len: (layer.weights() + layer.outputs).next_multiple_of(16),
         }
@@ -69,7 +74,7 @@ impl Cut {
         number: usize,
     ) -> Task<'a> {
         let (chunk, block) = (number / self.input_blocks, number % self.input_blocks);
-        let part = |i: usize| i * layer.locations() / self.chunks;
+        let part = |i: usize| i * self.items / self.chunks;
         let partial = partials.skip(chunk * self.chunk_len);
         let bias = (block == 0).then(|| {
             // SAFETY: only the first input block of a chunk touches the chunk's bias sums.
@@ -78,7 +83,7 @@ impl Cut {
             bias
         });
         Task {
-            destinations: part(chunk)..part(chunk + 1),
+            items: part(chunk)..part(chunk + 1),
             inputs: block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(layer.inputs),
             partial,
             bias,
@@ -100,7 +105,7 @@ impl Kernel for ChunkKernel<'_> {
         let layer = self.layer;
         let (inputs, outputs) = (layer.inputs, layer.outputs);
         let Task {
-            destinations,
+            items: destinations,
             inputs: rows,
             partial,
             mut bias,
@@ -175,7 +180,7 @@ pub(super) fn weight_gradient(
         input,
         delta,
     } = operands;
-    let cut = Cut::of(layer);
+    let cut = Cut::of(layer, layer.locations());
     partials.reserve(cut.len());
     let shared = Pointer::new(partials);
     let cost = layer.multiply_adds(batch) / cut.tasks();

@@ -171,13 +171,20 @@ fn mask16(count: usize) -> __mmask16 {
 
 impl Lanes for Avx512 {
     const LEN: usize = 16;
-    const ROWS: usize = 14;
+    const ROWS: usize = 13;
     const ROWS_OF_ONE: usize = 14;
+    const TWO_TERMS: bool = true;
 
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
         // SAFETY: a prefetch of an address that is not mapped does nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: see the module's note; the caller guarantees the alignment.
+        unsafe { _mm512_stream_ps(to, self.0) };
     }
 
     #[inline(always)]

@@ -37,7 +37,29 @@ fn cases() -> Vec<Case> {
         };
         Case::new(wiring, inputs, outputs, batch, norm, ACTIVATIONS[i % 4])
     };
-    (0..2 * shapes.len()).map(case).collect()
+    // Dense layers of several slabs, and of blocks side by side.
+    let dense = [
+        (1100, 270, 33, Norm::Location),
+        (260, 300, 7, Norm::None),
+        (300, 260, 17, Norm::Location),
+    ];
+    let sequence = Wiring::sequence(19, 21, 1);
+    let sequence = Case::new(sequence, 290, 270, 9, Norm::None, ACTIVATIONS[1]);
+    let dense = dense.map(|(inputs, outputs, batch, norm)| {
+        Case::new(
+            Wiring::dense(),
+            inputs,
+            outputs,
+            batch,
+            norm,
+            ACTIVATIONS[0],
+        )
+    });
+    (0..2 * shapes.len())
+        .map(case)
+        .chain(dense)
+        .chain([sequence])
+        .collect()
 }
 
 fn describe(case: &Case) -> String {
@@ -90,20 +112,55 @@ fn rounded_operands_are_summed_as_f32() {
     }
 }
 
-/// Oracle: layers too narrow for tiles, and every layer in f32, are computed as without them.
+/// Oracle: layers too narrow for tiles, single products in f32, and every layer in f32-strict, are computed as without them.
 #[test]
-fn narrow_layers_and_f32_use_no_tiles() {
+fn narrow_layers_and_single_products_use_no_tiles() {
     let make = |set| CpuBackend::with_instruction_set(1, set).expect("an available set");
     for set in instruction_sets() {
         let wide = Case::new(Wiring::dense(), 16, 16, 1, Norm::None, ACTIVATIONS[0]);
         let narrow = Case::new(Wiring::dense(), 16, 15, 1, Norm::None, ACTIVATIONS[0]);
+        let square = Wiring::conv3x3(2, 2, 2);
+        let square = Case::new(square, 16, 16, 1, Norm::None, ACTIVATIONS[0]);
         let kernels = [
             make(set).kernels(&wide.layer),
             make(set).strict().kernels(&wide.layer),
+            make(set).strict().kernels(&square.layer),
             make(set).bf16().kernels(&narrow.layer),
         ];
         for kernels in kernels {
             assert!(kernels.forward.starts_with("plain sums"), "{kernels:?}");
+        }
+    }
+}
+
+/// Oracle: the reference, within the bounds of f32, on operands of two parts.
+#[test]
+fn two_parts_are_as_good_as_f32() {
+    for (i, case) in cases().into_iter().enumerate() {
+        let expected = case.run(&Reference);
+        for set in instruction_sets() {
+            let name = format!("case {i}, {} on {set}", describe(&case));
+            let results = [1, 3].map(|threads| {
+                let backend = CpuBackend::with_instruction_set(threads, set);
+                let backend = backend.expect("an available set");
+                let kernels = backend.kernels(&case.layer);
+                let layer = &case.layer;
+                // Of a sequence's single matrix only the gradient is on the tile unit.
+                let (fewest, all) = match layer.wiring.taps() {
+                    1 => (256, layer.locations() == 1),
+                    _ => (24, true),
+                };
+                let wide = layer.inputs.min(layer.outputs) >= fewest;
+                let wanted = set == InstructionSet::Amx && wide;
+                let tiles = "AMX tiles, amx";
+                assert_eq!(kernels.weight_gradient == tiles, wanted, "{name}");
+                assert_eq!(kernels.forward == tiles, wanted && all, "{name}");
+                case.run(&backend)
+            });
+            assert_eq!(results[0], results[1], "{name}: threads change bits");
+            let (found, wanted): (Vec<_>, Vec<_>) =
+                results[0].iter().cloned().zip(expected.clone()).unzip();
+            compare(&name, &found, &wanted);
         }
     }
 }

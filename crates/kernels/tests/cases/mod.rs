@@ -415,6 +415,7 @@ pub fn cells() -> Vec<(RecurrentCell, usize)> {
         (17, 7, 2, Activation::Tanh),
         (33, 3, 1, Activation::Erf),
         (64, 50, 1, Activation::Linear),
+        (270, 19, 1, Activation::Tanh),
     ]
     .map(cell)
     .to_vec()

@@ -1,289 +1,272 @@
-//! Weight gradients: samples in pairs, and sums that stay in tiles over all locations of a chunk.
+//! Weight gradients: samples in pairs, and sums that stay in tiles over a group of locations.
 
+use super::WORDS;
+use super::cells::{Cells, Ring, Room};
+use super::samples::{Form, Samples, round_panel};
 use super::unit::{Operand, Unit};
-use super::{TILE, WORDS, equal_parts, words};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::outer_product::add_rows;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::threads::Threads;
-use crate::cpu::weight_gradient::{Cut, Operands, Task, add_partials};
+use crate::cpu::weight_gradient::{Cut, INPUTS_PER_TASK, Operands, Task, add_partials};
+use std::ops::Range;
 
 /// Rows and columns of a square of sums.
 const SQUARE: usize = 2 * WORDS;
 
-/// As [`weight_gradient`](crate::cpu::weight_gradient::weight_gradient); `rounded` and `partials` are scratch.
-pub(in crate::cpu) fn gradient(
+/// Columns of a cell, if its operands and sums stay in the second-level cache.
+const STRIP: usize = 8;
+
+/// Rows of a cell. It depends on the shape alone, as do all sums.
+const BAND: usize = 8;
+
+/// Words of operands and sums that should stay in the second-level cache.
+const CACHED_WORDS: usize = 3 << 17;
+
+/// As [`weight_gradient`](crate::cpu::weight_gradient::weight_gradient); `partials` is scratch. Operands have `PARTS` parts.
+pub(in crate::cpu) fn gradient<const PARTS: usize>(
     workers: &mut Workers<'_>,
     operands: &Operands<'_>,
-    rounded: &mut [CpuBuffer; 2],
     partials: &mut CpuBuffer,
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
     let (layer, batch) = (operands.layer, operands.batch);
     let (threads, set) = (workers.threads, workers.set);
-    let [sources, signals] = rounded;
-    let samples = Samples::of(batch);
-    round(
-        threads,
-        samples,
-        Form::Sources,
-        layer.inputs,
-        operands.input,
-        sources,
-    );
-    round(
-        threads,
-        samples,
-        Form::Signals,
-        layer.outputs,
-        operands.delta,
-        signals,
-    );
-    let (sources, signals) = (&sources[..], &signals[..]);
-    let cut = Cut::of(layer);
+    let samples = Samples::<PARTS>::of(batch);
+    let [sources_across, across] = layer.wiring.across();
+    let links = layer.wiring.forward();
+    let sources = (layer.sources(), sources_across);
+    let destinations = (layer.locations(), across);
+    let room = |strip: usize| Room::new(links, sources, destinations, strip);
+    let inputs = layer.inputs.min(INPUTS_PER_TASK);
+    let source_words = samples.panel_words(Form::Sources, inputs);
+    let signal_words = samples.panel_words(Form::Signals, layer.outputs);
+    let words = |strip: usize| (room(strip).slots() * source_words, strip * signal_words);
+    let fits = |strip: usize| {
+        let (sources, signals) = words(strip);
+        sources + signals + layer.wiring.taps() * inputs * layer.outputs <= CACHED_WORDS
+    };
+    let strip = if fits(STRIP) { STRIP } else { STRIP / 2 };
+    let band = if across > STRIP { BAND } else { BAND / 2 };
+    let cells = Cells::new(layer.locations(), across, strip, band);
+    let room = room(cells.strip());
+    let (source_words, signal_words) = words(cells.strip());
+    let cut = Cut::of(layer, cells.count());
     partials.reserve(cut.len());
     let shared = Pointer::new(partials);
     let cost = layer.multiply_adds(batch) / cut.tasks() / WORDS;
-    let work = |square: &mut [f32], number: usize| {
-        let kernel = TaskKernel {
+    let work = |scratch: &mut [f32], number: usize| {
+        let (sources, rest) = scratch.split_at_mut(source_words);
+        let (signals, square) = rest.split_at_mut(signal_words);
+        let kernel = TaskKernel::<PARTS> {
             operands,
             samples,
-            sources,
-            signals,
+            cells,
+            room,
             // SAFETY: every task is one thread's, which alone touches the task's rows of its chunk's partial sums.
             task: unsafe { cut.task(layer, shared, number) },
+            sources,
+            signals,
             square,
         };
         // SAFETY: `set` was found available when the backend was made.
         unsafe { set.run(kernel) };
     };
+    let len = source_words + signal_words + SQUARE * SQUARE;
     // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(cut.tasks(), cost, SQUARE * SQUARE, work) };
+    unsafe { workers.for_each(cut.tasks(), cost, len, work) };
     add_partials(threads, layer, cut, partials, weights, biases);
 }
 
-/// How a minibatch is cut: pairs of samples in steps. Pairs behind the batch are zeros.
-#[derive(Clone, Copy)]
-struct Samples {
-    batch: usize,
-    steps: usize,
-    /// Pairs of a step.
-    pairs: usize,
-}
-
-impl Samples {
-    fn of(batch: usize) -> Self {
-        let (steps, pairs) = equal_parts(batch.div_ceil(2), WORDS);
-        Self {
-            batch,
-            steps,
-            pairs,
-        }
-    }
-
-    /// Words of one channel tile of a panel.
-    fn tile_words(self, form: Form) -> usize {
-        self.steps * self.step_words(form)
-    }
-
-    /// Words of one step of it.
-    fn step_words(self, form: Form) -> usize {
-        match form {
-            Form::Sources => TILE,
-            Form::Signals => self.pairs * WORDS,
-        }
-    }
-
-    /// Words of a panel.
-    fn panel_words(self, form: Form, channels: usize) -> usize {
-        channels.div_ceil(WORDS) * self.tile_words(form)
-    }
-}
-
-/// What panels become: source panels are the rows of sums, deltas their columns.
-#[derive(Clone, Copy)]
-enum Form {
-    /// `[channel tile, step, channel, pair]`
-    Sources,
-    /// `[channel tile, step, pair, channel]`
-    Signals,
-}
-
-/// Rounds all panels to tiles.
-fn round(
-    threads: &Threads,
-    samples: Samples,
-    form: Form,
-    channels: usize,
-    panels: &[f32],
-    out: &mut CpuBuffer,
-) {
-    let panel_len = samples.batch * channels;
-    let locations = panels.len() / panel_len;
-    let len = samples.panel_words(form, channels);
-    out.reserve(locations * len);
-    let to = Pointer::new(out);
-    threads.for_each(locations, panel_len, |location| {
-        let panel = &panels[location * panel_len..][..panel_len];
-        // SAFETY: every location has words of its own, inside the reserved length; AVX-512 was found with the tiles.
-        unsafe {
-            round_panel(
-                samples,
-                form,
-                channels,
-                panel,
-                to.slice(location * len, len),
-            )
-        };
-    });
-}
-
-/// Rounds one panel.
-///
-/// # Safety
-/// AVX-512 with bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn round_panel(
-    samples: Samples,
-    form: Form,
-    channels: usize,
-    panel: &[f32],
-    to: &mut [f32],
-) {
-    for (i, words) in to.chunks_exact_mut(samples.step_words(form)).enumerate() {
-        let (channel, step) = (i / samples.steps * WORDS, i % samples.steps);
-        let pair = |pair: usize| {
-            let sample = 2 * (step * samples.pairs + pair);
-            let row = |row: usize| {
-                (pair < samples.pairs && row < samples.batch)
-                    .then(|| panel[row * channels + channel..].as_ptr())
-            };
-            // SAFETY: rows are the panel's, and so many of their values are left from this channel on.
-            unsafe { words::columns([row(sample), row(sample + 1)], channels - channel) }
-        };
-        // SAFETY: every row that is written is a whole one of `words`.
-        unsafe {
-            match form {
-                Form::Sources => {
-                    let columns = words::transposed(std::array::from_fn(pair));
-                    for (column, to) in columns.into_iter().zip(words.chunks_exact_mut(WORDS)) {
-                        words::store(column, to.as_mut_ptr());
-                    }
-                }
-                Form::Signals => {
-                    for (i, to) in words.chunks_exact_mut(WORDS).enumerate() {
-                        words::store(pair(i), to.as_mut_ptr());
-                    }
-                }
-            }
-        }
-    }
-}
-
-struct TaskKernel<'a> {
+struct TaskKernel<'a, const PARTS: usize> {
     operands: &'a Operands<'a>,
-    samples: Samples,
-    sources: &'a [f32],
-    signals: &'a [f32],
+    samples: Samples<PARTS>,
+    cells: Cells,
+    room: Room,
     task: Task<'a>,
+    /// The task's inputs of rounded source panels.
+    sources: &'a mut [f32],
+    /// Rounded deltas of a cell's row.
+    signals: &'a mut [f32],
     /// Sums on their way to a matrix that ends within their tiles.
     square: &'a mut [f32],
 }
 
-impl Kernel for TaskKernel<'_> {
+impl<const PARTS: usize> Kernel for TaskKernel<'_, PARTS> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(mut self) {
+        // SAFETY: the machine has the tiles.
+        let mut unit = unsafe { Unit::new(WORDS, self.samples.pairs) };
+        let mut first = true;
+        for cell in self.task.items.clone() {
+            let cell = self.cells.cell(cell);
+            let mut ring = Ring::new(self.room);
+            for row in cell.rows.clone() {
+                let destinations = cell.locations(row);
+                // SAFETY: the instruction set is the caller's promise.
+                unsafe { self.round::<V>(&mut ring, destinations.clone()) };
+                let row = Row {
+                    ring: &ring,
+                    destinations,
+                    first,
+                };
+                // SAFETY: the row's operands were rounded.
+                unsafe { self.add(&mut unit, &row) };
+                first = false;
+            }
+        }
+    }
+}
+
+/// A row of a cell.
+struct Row<'a> {
+    ring: &'a Ring,
+    destinations: Range<usize>,
+    /// Whether the task has no sums yet.
+    first: bool,
+}
+
+impl<const PARTS: usize> TaskKernel<'_, PARTS> {
+    /// Words of a source panel, of the task's inputs.
+    fn source_words(&self) -> usize {
+        let inputs = self.task.inputs.len();
+        self.samples.panel_words(Form::Sources, inputs)
+    }
+
+    /// Words of a panel of deltas.
+    fn signal_words(&self) -> usize {
+        let outputs = self.operands.layer.outputs;
+        self.samples.panel_words(Form::Signals, outputs)
+    }
+
+    /// Rounds the operands of some destinations, and adds their deltas to the biases' sums.
+    ///
+    /// # Safety
+    /// The instruction set of `V`.
+    #[inline(always)]
+    unsafe fn round<V: Lanes>(&mut self, ring: &mut Ring, destinations: Range<usize>) {
         let &Operands {
             layer,
             batch,
+            input,
             delta,
-            ..
         } = self.operands;
-        if let Some(bias) = self.task.bias.take() {
-            let size = batch * layer.outputs;
-            let task = &self.task.destinations;
-            for panel in delta[task.start * size..task.end * size].chunks_exact(size) {
-                // SAFETY: the instruction set is the caller's promise.
-                unsafe { add_rows::<V>(panel, bias) };
+        let (samples, words) = (self.samples, self.source_words());
+        let channels = (layer.inputs, self.task.inputs.start);
+        let sources = &mut *self.sources;
+        ring.bring(
+            layer.wiring.forward(),
+            destinations.clone(),
+            |source, slot| {
+                let size = batch * layer.inputs;
+                let panel = &input[source * size..][..size];
+                let to = &mut sources[slot * words..][..words];
+                // SAFETY: AVX-512 was found with the tiles.
+                unsafe { round_panel(samples, Form::Sources, channels, panel, to) };
+            },
+        );
+        let (words, size) = (self.signal_words(), batch * layer.outputs);
+        for (place, destination) in destinations.enumerate() {
+            let panel = &delta[destination * size..][..size];
+            let to = &mut self.signals[place * words..][..words];
+            // SAFETY: AVX-512 was found with the tiles; the rest is handed on from the caller.
+            unsafe {
+                round_panel(samples, Form::Signals, (layer.outputs, 0), panel, to);
+                if let Some(bias) = self.task.bias.as_deref_mut() {
+                    add_rows::<V>(panel, bias);
+                }
             }
         }
-        // SAFETY: the machine has the tiles.
-        let unit = unsafe { Unit::new(WORDS, self.samples.pairs) };
+    }
+
+    /// Adds to all sums the products of a row of the cell.
+    ///
+    /// # Safety
+    /// Rounded operands of the row.
+    unsafe fn add(&mut self, unit: &mut Unit, row: &Row<'_>) {
+        let (inputs, outputs) = (self.task.inputs.clone(), self.operands.layer.outputs);
         // Taps vary fastest: they share deltas and most source panels.
-        for input in self.task.inputs.clone().step_by(SQUARE) {
-            for output in (0..layer.outputs).step_by(SQUARE) {
-                let high = self.task.inputs.end - input > WORDS;
-                let wide = layer.outputs - output > WORDS;
-                for tap in 0..layer.wiring.taps() {
+        for input in inputs.clone().step_by(SQUARE) {
+            for output in (0..outputs).step_by(SQUARE) {
+                let (high, wide) = (inputs.end - input > WORDS, outputs - output > WORDS);
+                for tap in 0..self.operands.layer.wiring.taps() {
                     let place = (tap, input, output);
-                    // SAFETY: operands lie inside the arrays that `gradient` measured; these rows of the partial sums
-                    // are this task's.
+                    // SAFETY: handed on from the caller.
                     unsafe {
                         match (high, wide) {
-                            (true, true) => self.sum::<2, 2>(&unit, place),
-                            (true, false) => self.sum::<2, 1>(&unit, place),
-                            (false, true) => self.sum::<1, 2>(&unit, place),
-                            (false, false) => self.sum::<1, 1>(&unit, place),
+                            (true, true) => self.sum::<2, 2>(unit, row, place),
+                            (true, false) => self.sum::<2, 1>(unit, row, place),
+                            (false, true) => self.sum::<1, 2>(unit, row, place),
+                            (false, false) => self.sum::<1, 1>(unit, row, place),
                         }
                     }
                 }
             }
         }
     }
-}
 
-impl TaskKernel<'_> {
-    /// One or two tiles of inputs by outputs of one tap, over all destinations of the task.
+    /// Adds to one or two tiles of inputs by outputs of one tap.
     ///
     /// # Safety
-    /// Operands and partial sums of the cut's lengths, whose rows at `input` are this task's.
+    /// As for [`add`](Self::add); the sums' rows at `input` are this task's.
     unsafe fn sum<const ROWS: usize, const COLUMNS: usize>(
         &mut self,
-        unit: &Unit,
+        unit: &mut Unit,
+        row: &Row<'_>,
         (tap, input, output): (usize, usize, usize),
     ) {
         let (layer, samples) = (self.operands.layer, self.samples);
-        let operand = |panels: &[f32], form, location, channels, channel: usize| Operand {
-            first: panels[location * samples.panel_words(form, channels)
-                + channel / WORDS * samples.tile_words(form)..]
-                .as_ptr(),
+        let operand = |panels: &[f32], form, start: usize, channel: usize| Operand {
+            first: panels[start + channel / WORDS * samples.tile_words(form)..].as_ptr(),
             second: samples.tile_words(form),
             step: samples.step_words(form),
+            part: samples.part_words(form),
         };
-        unit.clear();
-        for destination in self.task.destinations.clone() {
-            let links = layer.wiring.forward().of(destination);
-            for link in links.iter().filter(|link| link.tap as usize == tap) {
-                let source = link.location as usize;
-                let source = operand(self.sources, Form::Sources, source, layer.inputs, input);
-                let signal = operand(
-                    self.signals,
-                    Form::Signals,
-                    destination,
-                    layer.outputs,
-                    output,
-                );
-                // SAFETY: handed on from the caller.
-                unsafe { unit.add_products::<ROWS, COLUMNS>(source, signal, samples.steps) };
-            }
-        }
         let rows = (self.task.inputs.end - input).min(ROWS * WORDS);
         let columns = (layer.outputs - output).min(COLUMNS * WORDS);
+        let whole = rows == ROWS * WORDS && columns == COLUMNS * WORDS;
         let at = (tap * layer.inputs + input) * layer.outputs + output;
-        // SAFETY: handed on from the caller; the square holds all tiles.
-        unsafe {
-            if rows == ROWS * WORDS && columns == COLUMNS * WORDS {
-                unit.store::<ROWS, COLUMNS>(self.task.partial.at(at), layer.outputs);
-                return;
+        let (sums, stride) = match whole {
+            true => (self.task.partial.at(at), layer.outputs),
+            false => (self.square.as_mut_ptr(), SQUARE),
+        };
+        let partial = self.task.partial;
+        // SAFETY: handed on from the caller.
+        let row_of_sums = |row: usize| unsafe { partial.slice(at + row * layer.outputs, columns) };
+        if row.first {
+            unit.clear();
+        } else {
+            if !whole {
+                for (row, to) in self.square.chunks_exact_mut(SQUARE).take(rows).enumerate() {
+                    to[..columns].copy_from_slice(row_of_sums(row));
+                }
             }
-            unit.store::<ROWS, COLUMNS>(self.square.as_mut_ptr(), SQUARE);
+            // SAFETY: handed on from the caller; the square holds all tiles.
+            unsafe { unit.load::<ROWS, COLUMNS>(sums, stride) };
+        }
+        let first = self.task.inputs.start;
+        for (place, destination) in row.destinations.clone().enumerate() {
+            let links = layer.wiring.forward().of(destination);
+            for link in links.iter().filter(|link| link.tap as usize == tap) {
+                let slot = row.ring.slot(link.location as usize);
+                let source = slot * self.source_words();
+                let source = operand(self.sources, Form::Sources, source, input - first);
+                let signal = place * self.signal_words();
+                let signal = operand(self.signals, Form::Signals, signal, output);
+                // SAFETY: handed on from the caller.
+                unsafe {
+                    unit.add_products::<ROWS, COLUMNS, PARTS>(source, signal, samples.steps);
+                }
+            }
+        }
+        // SAFETY: handed on from the caller; the square holds all tiles.
+        unsafe { unit.store::<ROWS, COLUMNS>(sums, stride) };
+        if !whole {
             for (row, sums) in self.square.chunks_exact(SQUARE).take(rows).enumerate() {
-                let to = self.task.partial.slice(at + row * layer.outputs, columns);
-                to.copy_from_slice(&sums[..columns]);
+                row_of_sums(row).copy_from_slice(&sums[..columns]);
             }
         }
     }

@@ -1,23 +1,24 @@
-//! Weights as tiles, `[block][tap][step][tile][pair][column]`, a pair of the depth's values to a word.
+//! Weights as tiles, `[block][tap][step][tile][part][pair][column]`, a pair of the depth's values to a word.
 
-use super::{PAIRED, TILE, WORDS, words};
+use super::words::{self, Rows};
+use super::{PAIRED, TILE, WORDS};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::threads::Threads;
 
 /// Words of one tap of one block of columns.
-pub(super) fn tap_words(packing: Packing) -> usize {
-    packing.depth.div_ceil(PAIRED) * step_words(packing)
+pub(super) fn tap_words<const PARTS: usize>(packing: Packing) -> usize {
+    packing.depth.div_ceil(PAIRED) * step_words::<PARTS>(packing)
 }
 
 /// Words of one step: the tiles of a block side by side.
-pub(super) fn step_words(packing: Packing) -> usize {
-    packing.block * WORDS
+pub(super) fn step_words<const PARTS: usize>(packing: Packing) -> usize {
+    packing.block * WORDS * PARTS
 }
 
 /// Packs weights, `[tap, input, output]`, for one direction; what lies outside the matrix is 0.
-pub(in crate::cpu) fn pack(
+pub(in crate::cpu) fn pack<const PARTS: usize>(
     threads: &Threads,
     direction: Direction,
     weight: &[f32],
@@ -25,7 +26,7 @@ pub(in crate::cpu) fn pack(
     out: &mut CpuBuffer,
 ) {
     let (depth, columns) = (packing.depth, packing.columns);
-    let tap_words = tap_words(packing);
+    let tap_words = tap_words::<PARTS>(packing);
     let items = packing.blocks() * packing.taps;
     out.reserve(items * tap_words);
     let to = Pointer::new(out);
@@ -35,20 +36,22 @@ pub(in crate::cpu) fn pack(
         // SAFETY: every item writes its own words, all of them inside the reserved length.
         let words = unsafe { to.slice(item * tap_words, tap_words) };
         let tiles = packing.block / WORDS;
-        for (i, tile) in words.chunks_exact_mut(TILE).enumerate() {
+        for (i, tile) in words.chunks_exact_mut(PARTS * TILE).enumerate() {
             let (step, column) = (i / tiles, block * packing.block + i % tiles * WORDS);
             // SAFETY: AVX-512 was found with the tiles.
-            unsafe { pack_tile(direction, matrix, packing, (step * PAIRED, column), tile) };
+            unsafe {
+                pack_tile::<PARTS>(direction, matrix, packing, (step * PAIRED, column), tile);
+            }
         }
     });
 }
 
-/// Packs one tile, from row `first` of the depth and column `column` on.
+/// Packs all parts of one tile, from row `first` of the depth and column `column` on.
 ///
 /// # Safety
 /// AVX-512 with bf16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_tile(
+pub(super) unsafe fn pack_tile<const PARTS: usize>(
     direction: Direction,
     matrix: &[f32],
     packing: Packing,
@@ -56,26 +59,36 @@ unsafe fn pack_tile(
     tile: &mut [f32],
 ) {
     let (depth, columns) = (packing.depth, packing.columns);
-    // SAFETY: only rows and columns inside the matrix are read; the tile has sixteen rows of sixteen words.
+    // SAFETY: only rows and columns inside the matrix are read; a part has sixteen rows of sixteen words.
     unsafe {
-        let rows = match direction {
-            Direction::Forward => std::array::from_fn(|pair| {
-                let row = |k: usize| (k < depth).then(|| matrix.as_ptr().add(k * columns));
-                let rows = [0, 1].map(|i| row(first + 2 * pair + i));
-                let rows = rows.map(|row| row.map(|row| row.wrapping_add(column)));
-                words::columns(rows, columns.saturating_sub(column))
-            }),
-            Direction::Backward => words::transposed(std::array::from_fn(|j| {
-                let row = matrix.as_ptr().wrapping_add((column + j) * depth);
-                let count = match column + j < columns {
-                    true => depth - first,
-                    false => 0,
+        match direction {
+            Direction::Forward => {
+                let rows = Rows {
+                    first: matrix.as_ptr().wrapping_add(first * columns + column),
+                    stride: columns,
+                    count: depth - first,
+                    columns: columns.saturating_sub(column),
+                    next: 0,
                 };
-                words::neighbours(row.wrapping_add(first), count)
-            })),
-        };
-        for (row, to) in rows.into_iter().zip(tile.chunks_exact_mut(WORDS)) {
-            words::store(row, to.as_mut_ptr());
+                words::round_pairs::<PARTS, false>(rows, WORDS, tile.as_mut_ptr(), TILE);
+            }
+            Direction::Backward => {
+                let mut rows = [words::zeros(); WORDS];
+                let mut rest = rows;
+                for (j, (row, rest)) in rows.iter_mut().zip(&mut rest).enumerate() {
+                    if column + j < columns {
+                        let from = matrix.as_ptr().wrapping_add((column + j) * depth + first);
+                        let parts = words::neighbours::<PARTS>(from, depth - first);
+                        (*row, *rest) = (parts[0], parts[PARTS - 1]);
+                    }
+                }
+                for (part, tile) in [rows, rest].into_iter().zip(tile.chunks_exact_mut(TILE)) {
+                    let rows = words::transposed(part);
+                    for (row, to) in rows.into_iter().zip(tile.chunks_exact_mut(WORDS)) {
+                        words::store(row, to.as_mut_ptr());
+                    }
+                }
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! f32 values rounded to bf16 and joined in pairs, a pair to a word, as the tile unit multiplies them.
+//! f32 values rounded to bf16 and joined in pairs, a pair to a word, as the tile unit multiplies them. Values may be kept
+//! in two parts, of which the second is what the first leaves over: together they have 16 significant bits.
 //!
 //! Vectors round to nearest, ties to even, and keep NaN. Like the tile unit they take denormal numbers for 0.
 
@@ -8,6 +9,23 @@ use std::mem::transmute;
 
 /// A vector of words.
 pub(super) type Words = __m512i;
+
+/// A vector of zeros.
+///
+/// # Safety
+/// AVX-512.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn zeros() -> Words {
+    _mm512_setzero_si512()
+}
+
+/// Asks for the cache line at an address that will be read some microseconds later; any address may be given.
+#[inline(always)]
+pub(super) fn prefetch(at: *const f32) {
+    // SAFETY: a prefetch of an address that is not mapped does nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+}
 
 /// The first `count` of sixteen values, then zeros; none if `count` is 0, whatever the address.
 ///
@@ -21,17 +39,30 @@ unsafe fn load(from: *const f32, count: usize) -> __m512 {
     unsafe { _mm512_maskz_loadu_ps(mask, from) }
 }
 
-/// Two vectors' values one after the other, rounded.
+/// Two vectors' values one after the other, rounded; the second part is what the first leaves over, rounded.
 ///
 /// # Safety
 /// AVX-512 with bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn rounded(first: __m512, second: __m512) -> Words {
-    // SAFETY: both types are 32 bytes of any content.
-    let [first, second] = [first, second]
-        .map(|values| unsafe { transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) });
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
+unsafe fn rounded<const PARTS: usize>(first: __m512, second: __m512) -> [Words; PARTS] {
+    let mut left = [first, second];
+    let mut parts = [_mm512_setzero_si512(); PARTS];
+    for (i, part) in parts.iter_mut().enumerate() {
+        // SAFETY: both types are 64 bytes of any content.
+        *part = unsafe { transmute::<__m512bh, Words>(_mm512_cvtne2ps_pbh(left[1], left[0])) };
+        if i + 1 < PARTS {
+            let halves = [
+                _mm512_castsi512_si256(*part),
+                _mm512_extracti64x4_epi64::<1>(*part),
+            ];
+            for (left, half) in left.iter_mut().zip(halves) {
+                let taken = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half));
+                *left = _mm512_sub_ps(*left, _mm512_castsi512_ps(taken));
+            }
+        }
+    }
+    parts
 }
 
 /// Neighbours of a row in pairs: the first `count` of its next 32 values, then zeros.
@@ -40,7 +71,10 @@ unsafe fn rounded(first: __m512, second: __m512) -> Words {
 /// AVX-512 with bf16; `count` readable values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn neighbours(from: *const f32, count: usize) -> Words {
+pub(super) unsafe fn neighbours<const PARTS: usize>(
+    from: *const f32,
+    count: usize,
+) -> [Words; PARTS] {
     // SAFETY: handed on from the caller.
     unsafe {
         let first = load(from, count);
@@ -49,13 +83,13 @@ pub(super) unsafe fn neighbours(from: *const f32, count: usize) -> Words {
     }
 }
 
-/// Two rows' values of the same column in pairs: the first `count` columns of sixteen, then zeros.
+/// Two rows' values of the same column in pairs.
 ///
 /// # Safety
-/// AVX-512 with bf16; `count` readable values in each row that is there.
+/// AVX-512 with bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn columns(rows: [Option<*const f32>; 2], count: usize) -> Words {
+unsafe fn columns<const PARTS: usize>(rows: [__m512; 2]) -> [Words; PARTS] {
     const INTERLEAVED: [u16; 32] = {
         let mut places = [0; 32];
         let mut i = 0;
@@ -65,14 +99,72 @@ pub(super) unsafe fn columns(rows: [Option<*const f32>; 2], count: usize) -> Wor
         }
         places
     };
-    // SAFETY: handed on from the caller; both types are 64 bytes of any content.
+    // SAFETY: both types are 64 bytes of any content.
+    let places = unsafe { transmute::<[u16; 32], Words>(INTERLEAVED) };
+    // SAFETY: handed on from the caller.
+    let mut parts = unsafe { rounded::<PARTS>(rows[0], rows[1]) };
+    for part in &mut parts {
+        *part = _mm512_permutexvar_epi16(places, *part);
+    }
+    parts
+}
+
+/// Sixteen columns of some rows, which become pairs of rows.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// First value of the first row.
+    pub first: *const f32,
+    /// Values between rows.
+    pub stride: usize,
+    /// Rows that there are; those behind them are zeros.
+    pub count: usize,
+    /// Columns that there are, sixteen at most; those behind them are zeros.
+    pub columns: usize,
+    /// How far behind these values lie those that are wanted next, and asked for.
+    pub next: usize,
+}
+
+/// Rounds `PAIRS` pairs of rows at most, `pairs` of them, `[part, pair, column]`, parts so many words apart; if `TURNED`,
+/// `[part, column, pair]`.
+///
+/// # Safety
+/// AVX-512 with bf16; so many readable rows and columns; room for so many rows of sixteen words, or for sixteen if `TURNED`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn round_pairs<const PARTS: usize, const TURNED: bool>(
+    rows: Rows,
+    pairs: usize,
+    to: *mut f32,
+    part_words: usize,
+) {
+    let mask = ((1u32 << rows.columns.min(WORDS)) - 1) as __mmask16;
+    let mut kept = [[_mm512_setzero_si512(); WORDS]; PARTS];
+    // SAFETY: masked values are not read, the caller guarantees the others and the room.
     unsafe {
-        let [first, second] = rows.map(|row| match row {
-            Some(row) => load(row, count),
-            None => _mm512_setzero_ps(),
-        });
-        let places = transmute::<[u16; 32], Words>(INTERLEAVED);
-        _mm512_permutexvar_epi16(places, rounded(first, second))
+        let mut from = rows.first;
+        for pair in 0..pairs {
+            let mut values = [_mm512_setzero_ps(); 2];
+            for (i, values) in values.iter_mut().enumerate() {
+                let mask = if 2 * pair + i < rows.count { mask } else { 0 };
+                *values = _mm512_maskz_loadu_ps(mask, from);
+                prefetch(from.wrapping_add(rows.next));
+                from = from.wrapping_add(rows.stride);
+            }
+            let parts = columns::<PARTS>(values);
+            for (part, (words, kept)) in parts.into_iter().zip(&mut kept).enumerate() {
+                match TURNED {
+                    true => kept[pair] = words,
+                    false => store(words, to.add(part * part_words + pair * WORDS)),
+                }
+            }
+        }
+        if TURNED {
+            for (part, rows) in kept.into_iter().enumerate() {
+                let to = to.add(part * part_words);
+                for (column, words) in transposed(rows).into_iter().enumerate() {
+                    store(words, to.add(column * WORDS));
+                }
+            }
+        }
     }
 }
 
@@ -144,29 +236,62 @@ mod tests {
         if !super::super::available() {
             return;
         }
-        let row: [f32; 64] = std::array::from_fn(|i| i as f32);
-        let rows = [Some(row.as_ptr()), Some(row[32..].as_ptr())];
+        let row: [f32; 96] = std::array::from_fn(|i| i as f32);
         let odd = [1.0 + 3.0 / 512.0, -1.0 - 1.0 / 1024.0, f32::NAN];
+        let rows = Rows {
+            first: row.as_ptr(),
+            stride: 32,
+            count: 3,
+            columns: 5,
+            next: 0,
+        };
+        let mut below = [[9.0f32; WORDS]; 2];
+        let mut turned = [[9.0f32; WORDS]; WORDS];
         // SAFETY: the instruction set is there; so many values lie behind every pointer.
-        let [joined, half, below, lone, nearest] = unsafe {
+        let [joined, half, nearest] = unsafe {
+            round_pairs::<1, false>(rows, 2, below.as_mut_ptr().cast(), 0);
+            round_pairs::<1, true>(rows, 2, turned.as_mut_ptr().cast(), 0);
             [
-                neighbours(row.as_ptr(), 32),
-                neighbours(row.as_ptr(), 19),
-                columns(rows, 16),
-                columns([rows[1], None], 3),
-                neighbours(odd.as_ptr(), 3),
+                neighbours::<1>(row.as_ptr(), 32),
+                neighbours::<1>(row.as_ptr(), 19),
+                neighbours::<1>(odd.as_ptr(), 3),
             ]
-            .map(values)
+            .map(|[words]| values(words))
+        };
+        let word = |word: f32| {
+            let bits = word.to_bits();
+            [bits << 16, bits & 0xffff_0000].map(f32::from_bits)
         };
         for i in 0..WORDS {
             let x = i as f32;
             assert_eq!(joined[i], [2.0 * x, 2.0 * x + 1.0]);
             assert_eq!(half[i], joined[i].map(|v| if v < 19.0 { v } else { 0.0 }));
-            assert_eq!(below[i], [x, x + 32.0]);
-            assert_eq!(lone[i], [if i < 3 { x + 32.0 } else { 0.0 }, 0.0]);
+            let expected = match i {
+                ..5 => [[x, x + 32.0], [x + 64.0, 0.0]],
+                _ => [[0.0; 2]; 2],
+            };
+            assert_eq!(below.map(|row| word(row[i])), expected);
+            assert_eq!([turned[i][0], turned[i][1]].map(word), expected);
         }
         assert_eq!(nearest[0], [1.0 + 1.0 / 128.0, -1.0]);
         assert!(nearest[1][0].is_nan());
+    }
+
+    /// Oracle: the value itself, to sixteen bits.
+    #[test]
+    fn two_parts_have_twice_the_bits() {
+        if !super::super::available() {
+            return;
+        }
+        let row: [f32; 32] = std::array::from_fn(|i| ((i as f32 + 0.3) * 1.7).exp2() - 5.1);
+        // SAFETY: the instruction set is there; so many values lie behind the pointer.
+        let parts = unsafe { neighbours::<2>(row.as_ptr(), 32) }.map(values);
+        for (i, value) in row.iter().enumerate() {
+            let [most, rest] = [parts[0][i / 2][i % 2], parts[1][i / 2][i % 2]];
+            let error = f64::from(*value) - f64::from(most) - f64::from(rest);
+            assert!(error.abs() <= f64::from(value.abs()) / f64::from(1 << 17));
+            assert!(rest.abs() <= most.abs() / 256.0);
+        }
     }
 
     /// Oracle: the definition.

@@ -18,6 +18,8 @@ pub(in crate::cpu) struct FeedbackPort<'a> {
     pub delta: Option<Delta>,
     /// Whether delta is rounded to bf16.
     pub rounded: bool,
+    /// Whether delta is too long for the caches.
+    pub long: bool,
     /// `[location, 2, channel]`: `Σψ` and `Σψz` of each panel under [`Norm::Channel`]; behind them room for
     /// `[2, channel]`.
     pub sums: Pointer,
@@ -169,11 +171,13 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
             let inverse = port.inverse_deviation.as_ptr().add(column.channel_start());
             let factor = column.load::<V>(inverse).mul(scale);
             let z = port.z.as_ptr().add(column.panel_start());
+            let streams = column.streams::<V>(port.long, out);
             for row in 0..column.batch {
                 let at = row * column.channels;
                 let centred = column.row::<V>(row).sub(mean);
                 let delta = centred.sub(column.load::<V>(z.add(at)).mul(along));
-                column.store(bf16_if(port.rounded, delta.mul(factor)), out.add(at));
+                let delta = bf16_if(port.rounded, delta.mul(factor));
+                column.write(delta, out.add(at), streams);
             }
             return;
         }

@@ -21,6 +21,8 @@ pub(in crate::cpu) struct ForwardPort<'a> {
     /// None where nobody will look at z.
     pub z: Option<Pointer>,
     pub a: Pointer,
+    /// Whether z and a are too long for the caches.
+    pub long: bool,
     /// `[location, channel]`: inverse deviations under [`Norm::Location`].
     pub inverse_deviation: Pointer,
     /// `[location, 2, channel]`: mean and squared deviation of each panel under [`Norm::Channel`]; behind them room
@@ -149,12 +151,17 @@ impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
                 Some(z) => (z.at(start), column.channels),
                 None => (column.scratch, column.stride),
             };
+            let long = self.port.long;
+            let streams = [
+                self.port.z.is_some() && column.streams::<V>(long, z_out),
+                column.streams::<V>(long, a_out),
+            ];
             for row in 0..column.batch {
                 let centred = column.row::<V>(row).sub(self.shift);
                 let z = centred.mul_add(self.factor, self.offset);
-                column.store(z, z_out.add(row * z_row));
+                column.write(z, z_out.add(row * z_row), streams[0]);
                 let a = bf16_if(self.port.rounded, A::value(z));
-                column.store(a, a_out.add(row * column.channels));
+                column.write(a, a_out.add(row * column.channels), streams[1]);
             }
         }
     }

@@ -81,6 +81,18 @@ impl<const WHOLE: bool> Column<WHOLE> {
         }
     }
 
+    /// Whether the column's rows are cache lines, in an array that begins at `start` of this column and is too long for
+    /// the caches.
+    #[inline(always)]
+    fn streams<V: Lanes>(&self, long: bool, start: *mut f32) -> bool {
+        const LINE: usize = 64;
+        let row = self.channels * size_of::<f32>();
+        long && WHOLE
+            && V::LEN * size_of::<f32>() == LINE
+            && row.is_multiple_of(LINE)
+            && start.addr().is_multiple_of(LINE)
+    }
+
     #[inline(always)]
     pub(super) unsafe fn store<V: Lanes>(&self, value: V, to: *mut f32) {
         // SAFETY: the caller guarantees `count` writable values.
@@ -88,6 +100,23 @@ impl<const WHOLE: bool> Column<WHOLE> {
             match WHOLE {
                 true => value.store(to),
                 false => lanes::store(value, to, self.count),
+            }
+        }
+    }
+}
+
+impl<const WHOLE: bool> Column<WHOLE> {
+    /// Writes a row's values, past the caches if the column [`streams`](Self::streams).
+    ///
+    /// # Safety
+    /// The instruction set of `V`; `count` writable values.
+    #[inline(always)]
+    pub(super) unsafe fn write<V: Lanes>(&self, value: V, to: *mut f32, streams: bool) {
+        // SAFETY: handed on from the caller; a column that streams is whole.
+        unsafe {
+            match streams {
+                true => value.stream(to),
+                false => self.store(value, to),
             }
         }
     }
