@@ -252,7 +252,7 @@ fn a_killed_sweep_ends_with_the_scores_of_an_undisturbed_one() {
 
 #[test]
 fn a_killed_align_is_resumed() {
-    let config = "[network]\nwidth = 6\n[train]\nepochs = 80\noptimizer = \"adam\"\nlr = 0.01\n\
+    let config = "[network]\nwidth = 6\n[train]\nepochs = 200\noptimizer = \"adam\"\nlr = 0.01\n\
         [data]\ntrain_points = 200\n[run]\ncheckpoint_every = 2\ncheckpoint_minutes = 0.0002\n";
     let folder = folder_with(&[("c.toml", config)]);
     let here = folder.path();
