@@ -24,7 +24,7 @@ fn high_water_mark(status: &str) -> Option<u64> {
 /// demands, within reason.
 pub(crate) fn triad_bytes() -> usize {
     let caches = last_level_caches(Path::new("/sys/devices/system/cpu")).unwrap_or(0);
-    (3 * 4 * caches).clamp(192 * MIB, 3072 * MIB)
+    (3 * 4 * caches).clamp(192 * MIB, 1536 * MIB)
 }
 
 /// Bytes of all last-level caches together; none where the system does not say.
