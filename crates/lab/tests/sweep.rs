@@ -169,7 +169,7 @@ fn killed_twenty_times_and_shared_by_many_it_is_the_same_sweep() {
     let mut unfinished = 0;
     for _ in 0..20 {
         let child = start(here, &arguments);
-        std::thread::sleep(Duration::from_millis(30) + pseudo_random(&mut state, 700));
+        std::thread::sleep(Duration::from_millis(30) + pseudo_random(&mut state, 200));
         kill(child);
         let done = here.join("killed").join("trials.csv").exists();
         unfinished += usize::from(!done);
