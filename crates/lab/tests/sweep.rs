@@ -194,16 +194,18 @@ fn killed_twenty_times_and_shared_by_many_it_is_the_same_sweep() {
             assert_eq!(status.code(), Some(0), "{out}");
         }
         same(&results(&here.join(out)), &oracle);
-        assert!(!here.join(out).join("locks").exists() || out_of_locks(&here.join(out)));
+        // The killed one may have completed a trial and not let go of it yet.
+        assert!(!here.join(out).join("locks").exists() || locks(&here.join(out)) <= 1);
     }
 }
 
-/// Whether no lock is left; the killed worker's probe of the clock may be.
-fn out_of_locks(out: &Path) -> bool {
+/// How many locks are left; the killed worker's probe of the clock is none.
+fn locks(out: &Path) -> usize {
     let entries = fs::read_dir(out.join("locks")).expect("a folder");
-    entries
-        .flatten()
-        .all(|e| e.file_name().to_string_lossy().contains('.'))
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names
+        .filter(|name| !name.to_string_lossy().contains('.'))
+        .count()
 }
 
 #[test]
