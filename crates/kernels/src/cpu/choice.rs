@@ -6,7 +6,9 @@ use super::winograd::strips::Strips;
 use super::{Arithmetic, CpuBackend, dense};
 #[cfg(target_arch = "x86_64")]
 use super::{InstructionSet, amx};
-use crate::{Layer, LayerKernels, RecurrentCell};
+#[cfg(target_arch = "x86_64")]
+use crate::RecurrentCell;
+use crate::{Layer, LayerKernels};
 
 impl CpuBackend {
     /// The names of the kernels that compute a layer.

@@ -112,7 +112,8 @@ fn rounded_operands_are_summed_as_f32() {
     }
 }
 
-/// Oracle: layers too narrow for tiles, single products in f32, and every layer in f32-strict, are computed as without them.
+/// Oracle: layers too narrow for tiles, small single matrices in f32, and every layer in f32-strict are computed as without
+/// them.
 #[test]
 fn narrow_layers_and_single_products_use_no_tiles() {
     let make = |set| CpuBackend::with_instruction_set(1, set).expect("an available set");

@@ -1,9 +1,9 @@
 //! Weight gradients: samples in pairs, and sums that stay in tiles over a group of locations.
 
-use super::WORDS;
 use super::cells::{Cells, Ring, Room};
 use super::samples::{Form, Samples, round_panel};
 use super::unit::{Operand, Unit};
+use super::{SQUARE, WORDS};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
@@ -12,9 +12,6 @@ use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
 use crate::cpu::weight_gradient::{Cut, INPUTS_PER_TASK, Operands, Task, add_partials};
 use std::ops::Range;
-
-/// Rows and columns of a square of sums.
-const SQUARE: usize = 2 * WORDS;
 
 /// Columns of a cell, if its operands and sums stay in the second-level cache.
 const STRIP: usize = 8;

@@ -1,8 +1,8 @@
 //! The gradient of one matrix: all samples of all links are the terms of one product, written once.
 
-use super::WORDS;
 use super::samples::{Form, Samples, round_panel};
 use super::unit::{Operand, Unit};
+use super::{SQUARE, WORDS};
 use crate::Link;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, store};
@@ -14,9 +14,6 @@ use std::ops::Range;
 
 /// Inputs and outputs of an item: a rounded operand serves eight squares of sums.
 const BLOCK: usize = 256;
-
-/// Rows and columns of a square of sums.
-const SQUARE: usize = 2 * WORDS;
 
 /// Squares beside each other in an item.
 const SQUARES: usize = BLOCK / SQUARE;

@@ -39,6 +39,9 @@ const TILE: usize = WORDS * WORDS;
 /// Values of a tile's row as an operand: two bf16 to a word.
 const PAIRED: usize = 2 * WORDS;
 
+/// Rows and columns of a square of sums: two tiles each way.
+const SQUARE: usize = 2 * WORDS;
+
 /// Channels, on both sides, that fill a tile.
 const FEWEST_CHANNELS: usize = WORDS;
 
