@@ -18,9 +18,7 @@ use sansprop::protocol::{Samples, Split};
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::Rule;
 use sansprop::train::{Event, Observer, Schedule, train};
-use sansprop_kernels::{
-    Activation, Backend, CpuBackend, CudaBackend, GpuApi, HipBackend, Norm, Operands, WgpuBackend,
-};
+use sansprop_kernels::{Activation, Backend, CpuBackend, GpuApi, GpuBackend, Norm, Operands};
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -108,20 +106,8 @@ fn main() {
                 "bf16" => Operands::Bf16,
                 other => panic!("no precision {other} on a GPU"),
             };
-            match api {
-                GpuApi::Cuda => {
-                    let backend = CudaBackend::open(None).expect("a device");
-                    run(&backend.rounding(operands), &options);
-                }
-                GpuApi::Hip => {
-                    let backend = HipBackend::open(None).expect("a device");
-                    run(&backend.rounding(operands), &options);
-                }
-                GpuApi::Vulkan | GpuApi::Metal => {
-                    let backend = WgpuBackend::open(api, None).expect("a device");
-                    run(&backend.rounding(operands), &options);
-                }
-            }
+            let backend = GpuBackend::open(api, None).expect("a device");
+            run(&backend.rounding(operands), &options);
         }
         None => {
             let backend = CpuBackend::new(options.threads).expect("a backend");

@@ -12,17 +12,17 @@ use sansprop::recurrent::RecurrentNetwork;
 use sansprop::rule::{RULES, Rule};
 use sansprop::sequences::{AddVariant, add_task};
 use sansprop::train::{Event, Observer, Schedule, train};
-use sansprop_kernels::{Activation, Backend, GpuApi, Norm, WgpuBackend};
+use sansprop_kernels::{Activation, Backend, GpuApi, GpuBackend, Norm};
 use std::ops::ControlFlow;
 
 const BATCH: usize = 5;
 
-fn device() -> Option<WgpuBackend> {
+fn device() -> Option<GpuBackend> {
     let api = match cfg!(target_vendor = "apple") {
         true => GpuApi::Metal,
         false => GpuApi::Vulkan,
     };
-    match WgpuBackend::open(api, None) {
+    match GpuBackend::open(api, None) {
         Ok(backend) => Some(backend),
         Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
         Err(e) => {

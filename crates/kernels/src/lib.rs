@@ -22,8 +22,7 @@ pub use backend::{
 };
 pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{
-    CudaBackend, GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, GpuFailure, HipBackend,
-    Operands, WgpuBackend, gpu_devices,
+    GpuApi, GpuBackend, GpuBuffer, GpuDevice, GpuError, GpuFailure, Operands, gpu_devices,
 };
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;

@@ -15,10 +15,7 @@ use sansprop::diagnosis::Request;
 use sansprop::model::Model;
 use sansprop::rule::Rule;
 use sansprop::train::train_from;
-use sansprop_kernels::{
-    Backend, Ceilings, CpuBackend, CudaBackend, GpuApi, HipBackend, Operands, Reference,
-    WgpuBackend,
-};
+use sansprop_kernels::{Backend, Ceilings, CpuBackend, GpuBackend, Operands, Reference};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) enum Machine {
     Cpu(CpuBackend),
     Reference(Reference),
-    Wgpu(WgpuBackend),
-    Cuda(CudaBackend),
-    Hip(HipBackend),
+    Gpu(GpuBackend),
 }
 
 impl Machine {
@@ -42,13 +37,7 @@ impl Machine {
                 Precision::Bf16 => Operands::Bf16,
                 other => return Err(not_computed(run, other)),
             };
-            return Ok(match api {
-                GpuApi::Cuda => Self::Cuda(CudaBackend::open(index)?.rounding(operands)),
-                GpuApi::Hip => Self::Hip(HipBackend::open(index)?.rounding(operands)),
-                GpuApi::Vulkan | GpuApi::Metal => {
-                    Self::Wgpu(WgpuBackend::open(api, index)?.rounding(operands))
-                }
-            });
+            return Ok(Self::Gpu(GpuBackend::open(api, index)?.rounding(operands)));
         }
         Ok(match run.precision {
             Precision::F32 => Self::Cpu(CpuBackend::new(threads)?),
@@ -69,9 +58,7 @@ impl Machine {
         match self {
             Self::Cpu(backend) => backend.device(),
             Self::Reference(backend) => backend.device(),
-            Self::Wgpu(backend) => backend.device(),
-            Self::Cuda(backend) => backend.device(),
-            Self::Hip(backend) => backend.device(),
+            Self::Gpu(backend) => backend.device(),
         }
     }
 
@@ -79,7 +66,7 @@ impl Machine {
     pub(crate) fn instruction_set(&self) -> String {
         match self {
             Self::Cpu(backend) => backend.instruction_set().to_string(),
-            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => "none".into(),
+            Self::Reference(_) | Self::Gpu(_) => "none".into(),
         }
     }
 
@@ -87,7 +74,7 @@ impl Machine {
     pub(crate) fn threads(&self) -> usize {
         match self {
             Self::Cpu(backend) => backend.threads(),
-            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => 1,
+            Self::Reference(_) | Self::Gpu(_) => 1,
         }
     }
 
@@ -96,16 +83,14 @@ impl Machine {
         match self {
             Self::Cpu(backend) => backend.precision(),
             Self::Reference(backend) => backend.precision(),
-            Self::Wgpu(backend) => backend.precision(),
-            Self::Cuda(backend) => backend.precision(),
-            Self::Hip(backend) => backend.precision(),
+            Self::Gpu(backend) => backend.precision(),
         }
     }
 
     /// Bytes of one number.
     pub(crate) fn value_bytes(&self) -> usize {
         match self {
-            Self::Cpu(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => size_of::<f32>(),
+            Self::Cpu(_) | Self::Gpu(_) => size_of::<f32>(),
             Self::Reference(_) => size_of::<f64>(),
         }
     }
@@ -115,7 +100,7 @@ impl Machine {
     pub(crate) fn ceilings(&self, bytes: usize) -> Option<Ceilings> {
         match self {
             Self::Cpu(backend) => Some(backend.ceilings(bytes)),
-            Self::Reference(_) | Self::Wgpu(_) | Self::Cuda(_) | Self::Hip(_) => None,
+            Self::Reference(_) | Self::Gpu(_) => None,
         }
     }
 
@@ -124,9 +109,7 @@ impl Machine {
         let kernels = match self {
             Self::Cpu(backend) => kernels(backend, model),
             Self::Reference(backend) => kernels(backend, model),
-            Self::Wgpu(backend) => kernels(backend, model),
-            Self::Cuda(backend) => kernels(backend, model),
-            Self::Hip(backend) => kernels(backend, model),
+            Self::Gpu(backend) => kernels(backend, model),
         };
         Environment::now(
             self.device(),
@@ -173,9 +156,7 @@ impl Machine {
         match self {
             Self::Cpu(backend) => train_on(backend, plan, trials, options, screen, stop),
             Self::Reference(backend) => train_on(backend, plan, trials, options, screen, stop),
-            Self::Wgpu(backend) => train_on(backend, plan, trials, options, screen, stop),
-            Self::Cuda(backend) => train_on(backend, plan, trials, options, screen, stop),
-            Self::Hip(backend) => train_on(backend, plan, trials, options, screen, stop),
+            Self::Gpu(backend) => train_on(backend, plan, trials, options, screen, stop),
         }
     }
 }

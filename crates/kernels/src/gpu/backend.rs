@@ -1,5 +1,6 @@
 //! The GPU kernels behind the [`Backend`] interface.
 
+use super::accelerator::Accelerator;
 use super::buffer::GpuBuffer;
 use super::failure::GpuFailure;
 use super::launch::groups_of;
@@ -13,36 +14,35 @@ use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Norm, Record,
     RecurrentCell, Resident, Unrolled, Wiring,
 };
-use cubecl::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Kernels on a GPU: sums in f32, of operands in f32 or rounded.
-pub struct GpuBackend<R: Runtime> {
-    device: Arc<Device<R>>,
+pub struct GpuBackend {
+    device: Arc<Device>,
     name: String,
     pub(super) operands: Operands,
     pub(super) units: Units,
-    wirings: Wirings<R>,
+    wirings: Wirings,
     dense: Arc<Wiring>,
     /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
-    one: GpuBuffer<R>,
+    one: GpuBuffer,
     /// Where a loss that no one gates writes its verdict.
-    unread: GpuBuffer<R>,
-    updates: Mutex<Updates<R>>,
+    unread: GpuBuffer,
+    updates: Mutex<Updates>,
 }
 
 /// What optimisers' updates depend on, beside their own operands.
-struct Updates<R: Runtime> {
+struct Updates {
     gate: Option<Span>,
     rates: Option<Span>,
     /// Adam's rate of updates outside a window, as it stands on the device.
-    rate: (f32, GpuBuffer<R>),
+    rate: (f32, GpuBuffer),
 }
 
-impl<R: Runtime> GpuBackend<R> {
+impl GpuBackend {
     /// Kernels on the device of `client`, which `name` describes.
-    pub(super) fn on(client: ComputeClient<R>, name: String) -> Self {
-        let device = Device::new(client);
+    pub(super) fn on(accelerator: Box<dyn Accelerator>, name: String) -> Self {
+        let device = Device::new(accelerator);
         let [one, unread, rate] = [1.0, 1.0, 0.0].map(|value| {
             let buffer = GpuBuffer::empty(&device, 1);
             device.write(&[value], buffer.region());
@@ -70,7 +70,7 @@ impl<R: Runtime> GpuBackend<R> {
         &self.dense
     }
 
-    pub(super) fn memory(&self) -> &Arc<Device<R>> {
+    pub(super) fn memory(&self) -> &Arc<Device> {
         &self.device
     }
 
@@ -83,7 +83,7 @@ impl<R: Runtime> GpuBackend<R> {
         self.one.first(1)
     }
 
-    pub(super) fn wiring(&self, wiring: &Arc<Wiring>) -> Arc<DeviceWiring<R>> {
+    pub(super) fn wiring(&self, wiring: &Arc<Wiring>) -> Arc<DeviceWiring> {
         self.wirings.get(&self.device, wiring)
     }
 
@@ -93,29 +93,29 @@ impl<R: Runtime> GpuBackend<R> {
         (updates.gate, updates.rates) = (gate, rates);
     }
 
-    fn updates(&self) -> MutexGuard<'_, Updates<R>> {
+    fn updates(&self) -> MutexGuard<'_, Updates> {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn buffer_of(&self, values: &[f32]) -> GpuBuffer<R> {
+    pub(super) fn buffer_of(&self, values: &[f32]) -> GpuBuffer {
         let buffer = GpuBuffer::empty(&self.device, values.len());
         self.device.write(values, buffer.region());
         buffer
     }
 
-    fn fetch(&self, buffer: &GpuBuffer<R>) -> Vec<f32> {
+    fn fetch(&self, buffer: &GpuBuffer) -> Vec<f32> {
         let values = self.device.read(buffer.region());
         values.unwrap_or_else(|reason| GpuFailure::raise(reason))
     }
 }
 
-impl<R: Runtime> Backend for GpuBackend<R> {
-    type Buffer = GpuBuffer<R>;
+impl Backend for GpuBackend {
+    type Buffer = GpuBuffer;
 
     fn device(&self) -> String {
         match self.units {
             Units::Scalar => self.name.clone(),
-            Units::Matrix => format!("{}, matrix units", self.name),
+            Units::Matrix | Units::Cuda { .. } => format!("{}, matrix units", self.name),
         }
     }
 
@@ -144,7 +144,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         Some(self.device.launches())
     }
 
-    fn resident(&self) -> Option<&dyn Resident<GpuBuffer<R>>> {
+    fn resident(&self) -> Option<&dyn Resident<GpuBuffer>> {
         Some(self)
     }
 
@@ -152,7 +152,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         work()
     }
 
-    fn zeros(&self, len: usize) -> GpuBuffer<R> {
+    fn zeros(&self, len: usize) -> GpuBuffer {
         let buffer = GpuBuffer::empty(&self.device, len);
         if len > 0 {
             let item = Item::new(Kernel::Clear, groups_of(len))
@@ -163,20 +163,20 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         buffer
     }
 
-    fn write(&self, values: &[f64], to: &mut GpuBuffer<R>) {
+    fn write(&self, values: &[f64], to: &mut GpuBuffer) {
         let rounded: Vec<f32> = values.iter().map(|&v| v as f32).collect();
         self.write_f32(&rounded, to);
     }
 
-    fn write_f32(&self, values: &[f32], to: &mut GpuBuffer<R>) {
+    fn write_f32(&self, values: &[f32], to: &mut GpuBuffer) {
         self.device.write(values, to.region());
     }
 
-    fn copy(&self, len: usize, from: &GpuBuffer<R>, to: &mut GpuBuffer<R>) {
+    fn copy(&self, len: usize, from: &GpuBuffer, to: &mut GpuBuffer) {
         to.overwrite(len, from);
     }
 
-    fn read(&self, from: &GpuBuffer<R>) -> Vec<f64> {
+    fn read(&self, from: &GpuBuffer) -> Vec<f64> {
         self.fetch(from).into_iter().map(f64::from).collect()
     }
 
@@ -184,10 +184,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        weight: &GpuBuffer<R>,
-        bias: &GpuBuffer<R>,
-        input: &GpuBuffer<R>,
-        out: &mut Record<GpuBuffer<R>>,
+        weight: &GpuBuffer,
+        bias: &GpuBuffer,
+        input: &GpuBuffer,
+        out: &mut Record<GpuBuffer>,
     ) {
         self.forward_pass(layer, batch, (weight, bias), input, out, &out.z);
     }
@@ -196,10 +196,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        weight: &GpuBuffer<R>,
-        bias: &GpuBuffer<R>,
-        input: &GpuBuffer<R>,
-        out: &mut Record<GpuBuffer<R>>,
+        weight: &GpuBuffer,
+        bias: &GpuBuffer,
+        input: &GpuBuffer,
+        out: &mut Record<GpuBuffer>,
     ) {
         // A thread writes z, then a: in one place, z is gone before it leaves the caches.
         self.forward_pass(layer, batch, (weight, bias), input, out, &out.a);
@@ -210,8 +210,8 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         locations: usize,
         batch: usize,
         channels: usize,
-        input: &GpuBuffer<R>,
-        out: &mut GpuBuffer<R>,
+        input: &GpuBuffer,
+        out: &mut GpuBuffer,
     ) {
         let size = batch * channels;
         let item = Item::new(Kernel::Pool, groups_of(size))
@@ -226,8 +226,8 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         labels: &[u32],
         classes: usize,
         shift: f64,
-        output: &GpuBuffer<R>,
-        error: &mut GpuBuffer<R>,
+        output: &GpuBuffer,
+        error: &mut GpuBuffer,
     ) -> LossReport {
         let values: Vec<f32> = labels.iter().map(|&label| label as f32).collect();
         let (labels, report) = (self.buffer_of(&values), GpuBuffer::empty(&self.device, 2));
@@ -245,9 +245,9 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        weight: &GpuBuffer<R>,
-        delta: &GpuBuffer<R>,
-        out: &mut GpuBuffer<R>,
+        weight: &GpuBuffer,
+        delta: &GpuBuffer,
+        out: &mut GpuBuffer,
     ) {
         let walk = self.walk(layer, batch, Direction::Backward);
         self.product(walk, layer.scale, weight, None, delta, out);
@@ -258,10 +258,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         layer: &Layer,
         port: &Layer,
         batch: usize,
-        weight: &GpuBuffer<R>,
-        delta: &GpuBuffer<R>,
-        path: Landing<'_, GpuBuffer<R>>,
-        local: Option<Landing<'_, GpuBuffer<R>>>,
+        weight: &GpuBuffer,
+        delta: &GpuBuffer,
+        path: Landing<'_, GpuBuffer>,
+        local: Option<Landing<'_, GpuBuffer>>,
     ) {
         let walk = self.walk(layer, batch, Direction::Backward);
         self.product_lands(walk, port, weight, delta, path, local);
@@ -271,8 +271,8 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         port: &Layer,
         batch: usize,
-        signal: &GpuBuffer<R>,
-        landing: Landing<'_, GpuBuffer<R>>,
+        signal: &GpuBuffer,
+        landing: Landing<'_, GpuBuffer>,
     ) {
         let share = 1.0 / port.locations() as f64;
         let path_z = &landing.record.z;
@@ -284,9 +284,9 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         direct: &Layer,
         port: &Layer,
         batch: usize,
-        weight: &GpuBuffer<R>,
-        error: &GpuBuffer<R>,
-        landing: Landing<'_, GpuBuffer<R>>,
+        weight: &GpuBuffer,
+        error: &GpuBuffer,
+        landing: Landing<'_, GpuBuffer>,
     ) {
         let walk = self.walk(direct, batch, Direction::Forward);
         self.product_lands(walk, port, weight, error, landing, None);
@@ -296,10 +296,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        input: &GpuBuffer<R>,
-        delta: &GpuBuffer<R>,
-        weight_gradient: &mut GpuBuffer<R>,
-        bias_gradient: &mut GpuBuffer<R>,
+        input: &GpuBuffer,
+        delta: &GpuBuffer,
+        weight_gradient: &mut GpuBuffer,
+        bias_gradient: &mut GpuBuffer,
     ) {
         self.gradients(layer, batch, input, delta, weight_gradient, bias_gradient);
     }
@@ -308,9 +308,9 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         cell: &RecurrentCell,
         batch: usize,
-        weights: CellWeights<'_, GpuBuffer<R>>,
-        input: &GpuBuffer<R>,
-        record: &mut Record<GpuBuffer<R>>,
+        weights: CellWeights<'_, GpuBuffer>,
+        input: &GpuBuffer,
+        record: &mut Record<GpuBuffer>,
     ) {
         self.run_sequence(cell, batch, &weights, input, record);
     }
@@ -319,10 +319,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         cell: &RecurrentCell,
         batch: usize,
-        hidden: &GpuBuffer<R>,
-        signal: &GpuBuffer<R>,
-        unrolled: Unrolled<'_, GpuBuffer<R>>,
-        local: Option<Landing<'_, GpuBuffer<R>>>,
+        hidden: &GpuBuffer,
+        signal: &GpuBuffer,
+        unrolled: Unrolled<'_, GpuBuffer>,
+        local: Option<Landing<'_, GpuBuffer>>,
     ) {
         self.feed_back_through_time(cell, batch, hidden, signal, &unrolled, local.as_ref());
     }
@@ -331,8 +331,8 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         &self,
         targets: &[f32],
         batch: usize,
-        output: &GpuBuffer<R>,
-        error: &mut GpuBuffer<R>,
+        output: &GpuBuffer,
+        error: &mut GpuBuffer,
     ) -> f64 {
         let (targets, len) = (self.buffer_of(targets), targets.len());
         let report = GpuBuffer::empty(&self.device, 2);
@@ -341,7 +341,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         f64::from(self.fetch(&report)[0])
     }
 
-    fn sign(&self, scale: f64, weight: &GpuBuffer<R>, out: &mut GpuBuffer<R>) {
+    fn sign(&self, scale: f64, weight: &GpuBuffer, out: &mut GpuBuffer) {
         let len = weight.len();
         let item = Item::new(Kernel::Sign, groups_of(len))
             .reads(weight.first(len))
@@ -351,7 +351,7 @@ impl<R: Runtime> Backend for GpuBackend<R> {
         self.note(item);
     }
 
-    fn sgd(&self, rate: f64, gradient: &GpuBuffer<R>, weight: &mut GpuBuffer<R>) {
+    fn sgd(&self, rate: f64, gradient: &GpuBuffer, weight: &mut GpuBuffer) {
         let len = weight.len();
         let gate = self.updates().gate.unwrap_or_else(|| self.nothing());
         let item = Item::new(Kernel::Sgd, groups_of(len))
@@ -366,10 +366,10 @@ impl<R: Runtime> Backend for GpuBackend<R> {
     fn adam(
         &self,
         step: AdamStep,
-        gradient: &GpuBuffer<R>,
-        first: &mut GpuBuffer<R>,
-        second: &mut GpuBuffer<R>,
-        weight: &mut GpuBuffer<R>,
+        gradient: &GpuBuffer,
+        first: &mut GpuBuffer,
+        second: &mut GpuBuffer,
+        weight: &mut GpuBuffer,
     ) {
         let len = weight.len();
         let mut updates = self.updates();

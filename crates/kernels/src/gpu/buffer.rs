@@ -3,15 +3,14 @@
 use super::launch::groups_of;
 use super::memory::{Device, Region};
 use super::work::{Item, Kernel, Span};
-use cubecl::prelude::*;
 use std::sync::Arc;
 
 /// A buffer of `f32` on a device. A clone is a buffer of its own, with the same values.
-pub struct GpuBuffer<R: Runtime>(Region<R>);
+pub struct GpuBuffer(Region);
 
-impl<R: Runtime> GpuBuffer<R> {
+impl GpuBuffer {
     /// A buffer whose values are whatever lay there.
-    pub(super) fn empty(device: &Arc<Device<R>>, len: usize) -> Self {
+    pub(super) fn empty(device: &Arc<Device>, len: usize) -> Self {
         Self(device.region(len))
     }
 
@@ -20,7 +19,7 @@ impl<R: Runtime> GpuBuffer<R> {
         self.0.len()
     }
 
-    pub(super) fn region(&self) -> &Region<R> {
+    pub(super) fn region(&self) -> &Region {
         &self.0
     }
 
@@ -60,7 +59,7 @@ impl<R: Runtime> GpuBuffer<R> {
     }
 }
 
-impl<R: Runtime> Clone for GpuBuffer<R> {
+impl Clone for GpuBuffer {
     fn clone(&self) -> Self {
         let mut twin = Self::empty(self.0.device(), self.len());
         twin.overwrite(self.len(), self);

@@ -1,20 +1,15 @@
 //! Which GPUs there are, and kernels on one of them. Nothing here is linked: drivers are looked for at run time.
 
 use super::GpuBackend;
-use super::hip::hip_devices;
-use cubecl::cuda::install::cuda_path;
-use cubecl::cuda::{CudaDevice, CudaRuntime};
+use super::cuda::{cuda_devices, open_cuda};
+use super::hip::{hip_devices, open_hip};
+use super::portable::Portable;
 use cubecl::future::block_on;
 use cubecl::prelude::Runtime;
 use cubecl::wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup, init_device};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
-
-/// Kernels on a device of Vulkan or Metal.
-pub type WgpuBackend = GpuBackend<WgpuRuntime>;
-/// Kernels on a device of CUDA.
-pub type CudaBackend = GpuBackend<CudaRuntime>;
 
 /// A way to reach GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,65 +125,6 @@ pub fn gpu_devices(api: GpuApi) -> Result<Vec<GpuDevice>, GpuError> {
     }
 }
 
-/// Whether a library can be loaded.
-fn loads(names: &[&str]) -> bool {
-    // SAFETY: the libraries named here are drivers whose loading runs no code beyond their own set-up.
-    names
-        .iter()
-        .any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
-}
-
-/// The driver, the run-time compiler and its headers: what CUDA needs, or the first that is missing.
-fn cuda_missing() -> Option<String> {
-    if !loads(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"]) {
-        return Some("no NVIDIA driver is installed (libcuda was not found)".into());
-    }
-    let Some(path) = cuda_path().filter(|path| path.join("include/cuda_runtime.h").exists()) else {
-        return Some(
-            "the headers of the CUDA toolkit were not found: set CUDA_PATH to the folder that holds \
-             include/cuda_runtime.h, or use vulkan"
-                .into(),
-        );
-    };
-    let nvrtc = [
-        "libnvrtc.so",
-        "libnvrtc.so.13",
-        "libnvrtc.so.12",
-        "libnvrtc.so.11",
-    ];
-    (!cfg!(windows) && !loads(&nvrtc)).then(|| {
-        format!(
-            "the run-time compiler libnvrtc was not found: add {} to LD_LIBRARY_PATH, or use vulkan",
-            path.join("lib64").display()
-        )
-    })
-}
-
-fn cuda_devices() -> Result<Vec<GpuDevice>, GpuError> {
-    use cudarc::driver::result::{device, init};
-    let api = GpuApi::Cuda;
-    if let Some(missing) = cuda_missing() {
-        return Err(GpuError::unavailable(api, missing));
-    }
-    let failed = |e: cudarc::driver::DriverError| GpuError::unavailable(api, e.to_string());
-    init().map_err(failed)?;
-    let count = device::get_count().map_err(failed)?;
-    if count == 0 {
-        return Err(GpuError::unavailable(api, "the driver knows no device"));
-    }
-    (0..count)
-        .map(|index| {
-            let name = device::get(index).and_then(device::get_name);
-            Ok(GpuDevice {
-                api,
-                index: index as usize,
-                name: name.map_err(failed)?,
-                software: false,
-            })
-        })
-        .collect()
-}
-
 /// Adapters of an API, hardware before software.
 fn adapters(api: GpuApi) -> Result<(wgpu::Instance, Vec<wgpu::Adapter>), GpuError> {
     let backends = match api {
@@ -257,27 +193,39 @@ pub(super) fn title(device: &GpuDevice) -> String {
     format!("{}:{} ({}{kind})", device.api, device.index, device.name)
 }
 
-impl WgpuBackend {
-    /// Opens a device of Vulkan or Metal: hardware before software if no number is given.
+impl GpuBackend {
+    /// Opens a device: of Vulkan or Metal, hardware before software if no number is given.
     ///
     /// # Errors
     /// No such device, or its driver does not open it.
     pub fn open(api: GpuApi, index: Option<usize>) -> Result<Self, GpuError> {
-        // A device is opened once in a process: its memory is one pool for all who use it.
-        static OPENED: Mutex<Vec<(GpuDevice, WgpuDevice)>> = Mutex::new(Vec::new());
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = index.unwrap_or(0);
-        let known = opened
-            .iter()
-            .find(|(d, _)| (d.api, d.index) == (api, number));
-        if let Some((device, handle)) = known {
-            return Ok(Self::on(WgpuRuntime::client(handle), title(device)));
+        match api {
+            GpuApi::Cuda => open_cuda(index),
+            GpuApi::Hip => open_hip(index),
+            GpuApi::Vulkan | GpuApi::Metal => open_wgpu(api, index),
         }
-        let (device, handle) = open_adapter(api, index)?;
-        let backend = Self::on(WgpuRuntime::client(&handle), title(&device));
-        opened.push((device, handle));
-        Ok(backend)
     }
+}
+
+fn open_wgpu(api: GpuApi, index: Option<usize>) -> Result<GpuBackend, GpuError> {
+    // A device is opened once in a process: its memory is one pool for all who use it.
+    static OPENED: Mutex<Vec<(GpuDevice, WgpuDevice)>> = Mutex::new(Vec::new());
+    let backend = |handle: &WgpuDevice, device: &GpuDevice| {
+        let client = WgpuRuntime::client(handle);
+        GpuBackend::on(Box::new(Portable(client)), title(device))
+    };
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = index.unwrap_or(0);
+    let known = opened
+        .iter()
+        .find(|(d, _)| (d.api, d.index) == (api, number));
+    if let Some((device, handle)) = known {
+        return Ok(backend(handle, device));
+    }
+    let (device, handle) = open_adapter(api, index)?;
+    let made = backend(&handle, &device);
+    opened.push((device, handle));
+    Ok(made)
 }
 
 /// Opens an adapter and makes it known to the runtime.
@@ -307,19 +255,6 @@ fn open_adapter(api: GpuApi, index: Option<usize>) -> Result<(GpuDevice, WgpuDev
         backend,
     };
     Ok((device, init_device(setup, RuntimeOptions::default())))
-}
-
-impl CudaBackend {
-    /// Opens a device of CUDA.
-    ///
-    /// # Errors
-    /// No such device, or CUDA is not usable here.
-    pub fn open(index: Option<usize>) -> Result<Self, GpuError> {
-        let devices = cuda_devices()?;
-        let index = choose(devices.len(), GpuApi::Cuda, index)?;
-        let client = CudaRuntime::client(&CudaDevice::new(index));
-        Ok(Self::on(client, title(&devices[index])))
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
+use super::cuda;
 use super::launch::{group, item, place};
 use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
 use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
-use super::tile::{DEPTH, SIDE};
+use super::tile::{DEPTH, SIDE, columns_a_thread};
 use super::units::Units;
 use cubecl::prelude::*;
 use half::bf16;
@@ -19,6 +20,32 @@ pub(super) struct GradientTile {
 }
 
 impl GradientTile {
+    /// The tile for so many inputs and outputs. In CUDA's own kernels, its sides are those of the work-group.
+    pub(super) fn new(inputs: usize, outputs: usize, operands: Operands, units: Units) -> Self {
+        let [inputs, outputs] = match units {
+            Units::Cuda { .. } => cuda::sides_of_a_gradient(inputs, outputs),
+            Units::Scalar | Units::Matrix => [inputs, outputs].map(columns_a_thread),
+        };
+        Self {
+            inputs,
+            outputs,
+            operands,
+            units,
+        }
+    }
+
+    /// Work-groups that cover so many inputs, and so many outputs.
+    pub(super) fn groups(self, inputs: usize, outputs: usize) -> [usize; 2] {
+        let side = match self.units {
+            Units::Cuda { .. } => 1,
+            Units::Scalar | Units::Matrix => SIDE,
+        };
+        [
+            inputs.div_ceil(side * self.inputs),
+            outputs.div_ceil(side * self.outputs),
+        ]
+    }
+
     /// How matrix units compute it: both operands lie with the channels of a sample side by side.
     fn plan(self) -> Plan {
         Plan::new(

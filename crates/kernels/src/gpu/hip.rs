@@ -2,13 +2,11 @@
 
 use super::GpuBackend;
 use super::device::{GpuApi, GpuDevice, GpuError, choose, title};
+use super::portable::Portable;
 use cubecl::hip::{AmdDevice, HipRuntime};
 use cubecl::prelude::Runtime;
 use cubecl_hip_sys::{HIP_SUCCESS, hipDeviceGetName, hipGetDeviceCount, is_available};
 use std::ffi::CStr;
-
-/// Kernels on a device of ROCm.
-pub type HipBackend = GpuBackend<HipRuntime>;
 
 /// Room for a device's name, its end included.
 const NAME: usize = 256;
@@ -52,15 +50,16 @@ fn name(index: i32) -> String {
     }
 }
 
-impl HipBackend {
-    /// Opens a device of ROCm.
-    ///
-    /// # Errors
-    /// No such device, or ROCm is not usable here.
-    pub fn open(index: Option<usize>) -> Result<Self, GpuError> {
-        let devices = hip_devices()?;
-        let index = choose(devices.len(), GpuApi::Hip, index)?;
-        let client = HipRuntime::client(&AmdDevice::new(index));
-        Ok(Self::on(client, title(&devices[index])))
-    }
+/// Opens a device of ROCm.
+///
+/// # Errors
+/// No such device, or ROCm is not usable here.
+pub(super) fn open_hip(index: Option<usize>) -> Result<GpuBackend, GpuError> {
+    let devices = hip_devices()?;
+    let index = choose(devices.len(), GpuApi::Hip, index)?;
+    let client = HipRuntime::client(&AmdDevice::new(index));
+    Ok(GpuBackend::on(
+        Box::new(Portable(client)),
+        title(&devices[index]),
+    ))
 }

@@ -3,6 +3,7 @@
 //! All kernels are given the array that holds everything, a table of words that describe the items, and where in it
 //! those of this launch begin.
 
+use super::accelerator::{DeviceArray, Place};
 use super::elementwise::{
     adam, classification_loss, clear, copy, gather, pool, sequence_loss, sgd, sign,
 };
@@ -14,10 +15,9 @@ use super::recurrent::{feedback_step, recur_step};
 use super::tile::THREADS;
 use super::work::{Kernel, Launch};
 use cubecl::prelude::*;
-use cubecl::server::Handle;
 
 /// Work-groups along the first dimension before a second one is used: every device has at least 65,535.
-const ROW: usize = 32_768;
+pub(super) const ROW: usize = 32_768;
 
 /// The number of a work-group among those of its item.
 #[cube]
@@ -57,18 +57,13 @@ pub(super) fn grid(groups: usize, items: usize) -> CubeCount {
     )
 }
 
-/// An array on the device.
-#[derive(Clone)]
-pub(super) struct DeviceArray {
-    pub(super) handle: Handle,
-    pub(super) len: usize,
-}
-
-impl DeviceArray {
-    pub(super) fn argument<R: Runtime>(&self) -> ArrayArg<R> {
-        // SAFETY: the allocation holds `len` values of four bytes.
-        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
-    }
+/// An array as kernels are given it.
+pub(super) fn argument<R: Runtime>(array: &DeviceArray) -> ArrayArg<R> {
+    let Place::Portable(handle) = &array.place else {
+        unreachable!("another device's array");
+    };
+    // SAFETY: the allocation holds `len` values of four bytes.
+    unsafe { ArrayArg::from_raw_parts(handle.clone(), array.len) }
 }
 
 /// What kernels are given.
@@ -89,8 +84,8 @@ pub(super) struct Arguments<'a> {
 pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, given: &Arguments<'_>) {
     let count = grid(launch.groups, launch.items);
     let first = launch.first_word;
-    let (heap, table) = (given.heap.argument(), given.table.argument());
-    let links = || given.links.argument();
+    let (heap, table) = (argument::<R>(given.heap), argument::<R>(given.table));
+    let links = || argument::<R>(given.links);
     let (dim, step) = (units(), given.step);
     // SAFETY: every operand was a stretch of a region when its item was noted (`GpuBuffer::first` asserts its
     // length), regions live in the heap until the work is done, links name panels of their wiring only, and kernels
@@ -190,7 +185,7 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
                 land::launch_unchecked(client, count, dim, heap, table, first, arrival);
             }
             Kernel::Gather => {
-                let places = given.places.argument();
+                let places = argument::<R>(given.places);
                 gather::launch_unchecked(client, count, dim, heap, table, places, first, step);
             }
             Kernel::ClassificationLoss => {

@@ -1,32 +1,35 @@
 //! A device's memory and the work that waits for it.
 
-use super::elementwise::transfer;
+use super::accelerator::{Accelerator, DeviceArray, Kept};
 use super::failure::GpuFailure;
 use super::heap::Heap;
-use super::launch::{Arguments, DeviceArray, grid, groups_of, start, units};
+use super::launch::Arguments;
+use super::operands::Operands;
+use super::units::Units;
 use super::work::{Item, Launch, Plan, Span, plan};
-use cubecl::ir::DeviceProperties;
-use cubecl::prelude::*;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use bytemuck::Pod;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Values that the array for everything holds at first.
 const FIRST_CAPACITY: usize = 1 << 18;
-/// Offsets on a device are 32-bit numbers.
-const MOST_VALUES: u64 = u32::MAX as u64;
 /// Items that are noted at most before they are started.
 const MOST_WAITING: usize = 1 << 14;
 
+/// The bytes of numbers.
+fn as_bytes<T: Pod>(values: &[T]) -> &[u8] {
+    bytemuck::cast_slice(values)
+}
+
 /// A stretch of a device's memory that belongs to a buffer.
-pub(super) struct Region<R: Runtime> {
-    device: Arc<Device<R>>,
+pub(super) struct Region {
+    device: Arc<Device>,
     start: usize,
     len: usize,
 }
 
-impl<R: Runtime> Region<R> {
-    pub(super) fn device(&self) -> &Arc<Device<R>> {
+impl Region {
+    pub(super) fn device(&self) -> &Arc<Device> {
         &self.device
     }
 
@@ -43,7 +46,7 @@ impl<R: Runtime> Region<R> {
     }
 }
 
-impl<R: Runtime> Drop for Region<R> {
+impl Drop for Region {
     fn drop(&mut self) {
         // Work that was noted may still need it.
         self.device.open().released.push((self.start, self.len));
@@ -51,13 +54,13 @@ impl<R: Runtime> Drop for Region<R> {
 }
 
 /// Links of a wiring, among those of all.
-pub(super) struct LinkList<R: Runtime> {
-    device: Arc<Device<R>>,
+pub(super) struct LinkList {
+    device: Arc<Device>,
     pub(super) start: usize,
     len: usize,
 }
 
-impl<R: Runtime> Drop for LinkList<R> {
+impl Drop for LinkList {
     fn drop(&mut self) {
         self.device
             .open()
@@ -70,17 +73,18 @@ impl<R: Runtime> Drop for LinkList<R> {
 struct Program {
     launches: Vec<Launch>,
     table: DeviceArray,
+    kept: Mutex<Kept>,
 }
 
 /// Work that was noted once, to be started again and again.
-pub struct Recording<R: Runtime> {
+pub struct Recording {
     program: Program,
-    device: Arc<Device<R>>,
+    device: Arc<Device>,
     /// Regions that nobody else holds any more.
     kept: Vec<(usize, usize)>,
 }
 
-impl<R: Runtime> Drop for Recording<R> {
+impl Drop for Recording {
     fn drop(&mut self) {
         self.device.open().released.append(&mut self.kept);
     }
@@ -100,14 +104,14 @@ struct State {
 }
 
 /// A device: one array that holds all buffers, and the items that wait.
-pub(super) struct Device<R: Runtime> {
-    client: ComputeClient<R>,
+pub(super) struct Device {
+    accelerator: Box<dyn Accelerator>,
     state: Mutex<State>,
     launches: AtomicU64,
 }
 
-impl<R: Runtime> Device<R> {
-    pub(super) fn new(client: ComputeClient<R>) -> Arc<Self> {
+impl Device {
+    pub(super) fn new(accelerator: Box<dyn Accelerator>) -> Arc<Self> {
         let state = State {
             heap: Heap::default(),
             array: None,
@@ -121,7 +125,7 @@ impl<R: Runtime> Device<R> {
             released_links: Vec::new(),
         };
         Arc::new(Self {
-            client,
+            accelerator,
             state: Mutex::new(state),
             launches: AtomicU64::new(0),
         })
@@ -138,8 +142,7 @@ impl<R: Runtime> Device<R> {
 
     /// Values that the device holds in one piece.
     pub(super) fn most_values(&self) -> u64 {
-        let bytes = self.client.properties().memory.max_page_size;
-        (bytes / size_of::<f32>() as u64).min(MOST_VALUES)
+        self.accelerator.most_values()
     }
 
     /// Notes an item.
@@ -152,7 +155,7 @@ impl<R: Runtime> Device<R> {
     }
 
     /// A region of `len` values, whatever lies there.
-    pub(super) fn region(self: &Arc<Self>, len: usize) -> Region<R> {
+    pub(super) fn region(self: &Arc<Self>, len: usize) -> Region {
         let mut state = self.open();
         let start = match state.heap.take(len) {
             Some(start) => start,
@@ -210,10 +213,7 @@ impl<R: Runtime> Device<R> {
     }
 
     fn lengthen(&self, state: &mut State, capacity: usize) {
-        let array = DeviceArray {
-            handle: self.client.empty(capacity * size_of::<f32>()),
-            len: capacity,
-        };
+        let array = self.accelerator.empty(capacity);
         if let Some(old) = &state.array {
             self.transfer(old, &array, 0, old.len);
         }
@@ -224,29 +224,11 @@ impl<R: Runtime> Device<R> {
     /// Overwrites `to` from `start` on with `from`.
     fn transfer(&self, from: &DeviceArray, to: &DeviceArray, start: usize, len: usize) {
         self.launches.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `from` holds `len` values and `to` as many from `start` on, beyond which no thread works.
-        unsafe {
-            transfer::launch_unchecked(
-                &self.client,
-                grid(groups_of(len), 1),
-                units(),
-                from.argument(),
-                to.argument(),
-                start,
-                len,
-            );
-        }
-    }
-
-    fn upload(&self, bytes: &[u8]) -> DeviceArray {
-        DeviceArray {
-            handle: self.client.create_from_slice(bytes),
-            len: bytes.len() / 4,
-        }
+        self.accelerator.transfer(from, to, start, len);
     }
 
     /// Overwrites the start of a region. What was noted before runs before.
-    pub(super) fn write(&self, values: &[f32], to: &Region<R>) {
+    pub(super) fn write(&self, values: &[f32], to: &Region) {
         assert!(values.len() <= to.len, "more values than the buffer holds");
         if values.is_empty() {
             return;
@@ -254,17 +236,17 @@ impl<R: Runtime> Device<R> {
         let mut state = self.open();
         self.run_waiting(&mut state);
         let array = state.array.clone().expect("regions lie in the array");
-        let source = self.upload(f32::as_bytes(values));
+        let source = self.accelerator.upload(as_bytes(values));
         self.transfer(&source, &array, to.start, values.len());
     }
 
-    /// What the device can do.
-    pub(super) fn properties(&self) -> &DeviceProperties {
-        self.client.properties()
+    /// What multiplies such operands on the device, as far as it says itself.
+    pub(super) fn units(&self, operands: Operands) -> Units {
+        self.accelerator.units(operands)
     }
 
     /// The values of a region after all that was noted, or why that did not run.
-    pub(super) fn read(&self, region: &Region<R>) -> Result<Vec<f32>, String> {
+    pub(super) fn read(&self, region: &Region) -> Result<Vec<f32>, String> {
         let mut state = self.open();
         self.run_waiting(&mut state);
         if region.len == 0 {
@@ -272,25 +254,11 @@ impl<R: Runtime> Device<R> {
         }
         let array = state.array.clone().expect("regions lie in the array");
         drop(state);
-        let bytes = |values: usize| (values * size_of::<f32>()) as u64;
-        let handle = array
-            .handle
-            .offset_start(bytes(region.start))
-            .offset_end(bytes(array.len - region.start - region.len));
-        // The runtime panics where its own thread has died of an error.
-        let read = || self.client.read_one(handle);
-        match catch_unwind(AssertUnwindSafe(read)) {
-            Ok(Ok(bytes)) => Ok(f32::from_bytes(&bytes)[..region.len].to_vec()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(
-                "its memory may be too small for network.width and train.batch, or it was lost"
-                    .into(),
-            ),
-        }
+        self.accelerator.read(&array, region.start, region.len)
     }
 
     /// Places links among those of all wirings.
-    pub(super) fn link_list(self: &Arc<Self>, links: &[u32]) -> LinkList<R> {
+    pub(super) fn link_list(self: &Arc<Self>, links: &[u32]) -> LinkList {
         let mut state = self.open();
         let start = match state.link_heap.take(links.len()) {
             Some(start) => start,
@@ -315,7 +283,8 @@ impl<R: Runtime> Device<R> {
     pub(super) fn set_places(&self, places: &[u32]) {
         let mut state = self.open();
         self.run_waiting(&mut state);
-        state.places = Some(self.upload(u32::as_bytes(places)));
+        let old = state.places.take();
+        state.places = Some(self.accelerator.replace(old, as_bytes(places)));
     }
 
     /// Starts what waits, and frees what was released meanwhile.
@@ -326,7 +295,7 @@ impl<R: Runtime> Device<R> {
         );
         if !state.waiting.is_empty() {
             let program = self.settle(state);
-            self.start_all(state, &program, 0);
+            self.start_all(state, &program, 0, false);
         }
         for (start, len) in std::mem::take(&mut state.released) {
             state.heap.release(start, len);
@@ -342,17 +311,18 @@ impl<R: Runtime> Device<R> {
         state.waiting.clear();
         Program {
             launches,
-            table: self.upload(u32::as_bytes(&words)),
+            table: self.accelerator.upload(as_bytes(&words)),
+            kept: Mutex::new(None),
         }
     }
 
-    fn start_all(&self, state: &mut State, program: &Program, step: usize) {
+    fn start_all(&self, state: &mut State, program: &Program, step: usize, again: bool) {
         let links = match &state.link_array {
             Some(links) => links.clone(),
             None => {
                 // Never empty: kernels that read links are given the array even where no wiring has any.
                 state.links.resize(state.links.len().max(1), 0);
-                let links = self.upload(u32::as_bytes(&state.links));
+                let links = self.accelerator.upload(as_bytes(&state.links));
                 state.link_array = Some(links.clone());
                 links
             }
@@ -364,15 +334,19 @@ impl<R: Runtime> Device<R> {
             table: &program.table,
             step,
         };
-        for launch in &program.launches {
-            start(&self.client, launch, &given);
+        if again {
+            let mut kept = program.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            self.accelerator
+                .replay(&program.launches, &given, &mut kept);
+        } else {
+            self.accelerator.start(&program.launches, &given);
         }
         let count = program.launches.len() as u64;
         self.launches.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Notes the work of `work` without starting it. What it frees stays the recording's.
-    pub(super) fn record(self: &Arc<Self>, work: &mut dyn FnMut()) -> Recording<R> {
+    pub(super) fn record(self: &Arc<Self>, work: &mut dyn FnMut()) -> Recording {
         let mut state = self.open();
         self.run_waiting(&mut state);
         state.recording = true;
@@ -388,9 +362,9 @@ impl<R: Runtime> Device<R> {
     }
 
     /// Starts recorded work for minibatch `step` of the window.
-    pub(super) fn replay(&self, recording: &Recording<R>, step: usize) {
+    pub(super) fn replay(&self, recording: &Recording, step: usize) {
         let mut state = self.open();
         self.run_waiting(&mut state);
-        self.start_all(&mut state, &recording.program, step);
+        self.start_all(&mut state, &recording.program, step, true);
     }
 }

@@ -1,13 +1,16 @@
-//! GPU kernels, written once and compiled at run time for whatever device there is.
+//! GPU kernels, compiled at run time for whatever device there is: written once for all ([`portable`]), and once more in
+//! CUDA's own words ([`cuda`]), with which NVIDIA's matrix units and graphs are reached.
 //!
 //! A work-group owns a panel (its batch, padded to the tile) and a few channels; it walks the wiring's links and
 //! finishes norm and activation where the batch statistics are its own rows'. Norms over batch and locations, and
 //! minibatches of more than 128 samples, take a second pass ([`group`]). Sums are taken in an order that the
 //! sizes alone decide: results repeat bitwise on one device.
 
+mod accelerator;
 mod activation;
 mod backend;
 mod buffer;
+mod cuda;
 mod device;
 mod elementwise;
 mod failure;
@@ -20,6 +23,7 @@ mod matrix;
 mod memory;
 mod operands;
 mod panel;
+mod portable;
 mod products;
 mod recurrent;
 mod resident;
@@ -32,7 +36,6 @@ mod work;
 
 pub use backend::GpuBackend;
 pub use buffer::GpuBuffer;
-pub use device::{CudaBackend, GpuApi, GpuDevice, GpuError, WgpuBackend, gpu_devices};
+pub use device::{GpuApi, GpuDevice, GpuError, gpu_devices};
 pub use failure::GpuFailure;
-pub use hip::HipBackend;
 pub use operands::Operands;

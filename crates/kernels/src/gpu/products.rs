@@ -2,16 +2,16 @@
 
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
+use super::cuda;
 use super::gradient::GradientTile;
 use super::launch::groups_of;
 use super::operands::Operands;
 use super::panel::Arrival;
-use super::tile::{Direction, MOST_ROWS, SIDE, Tile, columns_a_thread};
+use super::tile::{Direction, MOST_ROWS, SIDE, Tile};
 use super::units::Units;
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
 use crate::{Landing, Layer, Norm, Record};
-use cubecl::prelude::*;
 
 /// Work-groups that a weight gradient is cut into at least, where there are links enough.
 const GRADIENT_GROUPS: usize = 512;
@@ -33,15 +33,21 @@ impl<'a> Walk<'a> {
         operands: Operands,
         units: Units,
     ) -> Self {
-        let columns = match direction {
-            Direction::Forward => layer.outputs,
-            Direction::Backward => layer.inputs,
+        let (locations, columns) = match direction {
+            Direction::Forward => (layer.locations(), layer.outputs),
+            Direction::Backward => (layer.sources(), layer.inputs),
         };
         Self {
             layer,
             batch,
             direction,
-            tile: Tile::new(batch, columns, operands, units),
+            tile: Tile::new(
+                locations,
+                batch,
+                columns,
+                operands,
+                units.of(operands, layer.inputs, layer.outputs),
+            ),
         }
     }
 
@@ -74,13 +80,13 @@ impl<'a> Walk<'a> {
     }
 
     /// An item of this product, its walk among the words.
-    pub(super) fn item<R: Runtime>(
+    pub(super) fn item(
         &self,
         kernel: Kernel,
         scale: f64,
         weight: Span,
         input: Span,
-        wiring: &DeviceWiring<R>,
+        wiring: &DeviceWiring,
     ) -> Item {
         let [_, channels, locations, columns] = self.ends();
         let links = match self.direction {
@@ -116,7 +122,7 @@ fn groups(layer: &Layer, batch: usize) -> (usize, usize) {
     }
 }
 
-impl<R: Runtime> GpuBackend<R> {
+impl GpuBackend {
     /// The walk of a product of this backend's operands.
     pub(super) fn walk<'a>(
         &self,
@@ -132,10 +138,10 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         walk: Walk<'_>,
         scale: f64,
-        weight: &GpuBuffer<R>,
-        bias: Option<&GpuBuffer<R>>,
-        input: &GpuBuffer<R>,
-        out: &GpuBuffer<R>,
+        weight: &GpuBuffer,
+        bias: Option<&GpuBuffer>,
+        input: &GpuBuffer,
+        out: &GpuBuffer,
     ) {
         let [.., columns] = walk.ends();
         let kernel = Kernel::Product {
@@ -162,10 +168,10 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        (weight, bias): (&GpuBuffer<R>, &GpuBuffer<R>),
-        input: &GpuBuffer<R>,
-        out: &Record<GpuBuffer<R>>,
-        z: &GpuBuffer<R>,
+        (weight, bias): (&GpuBuffer, &GpuBuffer),
+        input: &GpuBuffer,
+        out: &Record<GpuBuffer>,
+        z: &GpuBuffer,
     ) {
         let walk = self.walk(layer, batch, Direction::Forward);
         let len = walk.output_len();
@@ -207,10 +213,10 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         walk: Walk<'_>,
         port: &Layer,
-        weight: &GpuBuffer<R>,
-        input: &GpuBuffer<R>,
-        path: Landing<'_, GpuBuffer<R>>,
-        local: Option<Landing<'_, GpuBuffer<R>>>,
+        weight: &GpuBuffer,
+        input: &GpuBuffer,
+        path: Landing<'_, GpuBuffer>,
+        local: Option<Landing<'_, GpuBuffer>>,
     ) {
         let len = walk.output_len();
         let batch = walk.batch;
@@ -231,7 +237,7 @@ impl<R: Runtime> GpuBackend<R> {
             arrival: arrival(port),
             local: local.is_some(),
         };
-        let lands = |item: Item, landing: &Landing<'_, GpuBuffer<R>>| {
+        let lands = |item: Item, landing: &Landing<'_, GpuBuffer>| {
             let inverse_deviation = &landing.record.inverse_deviation;
             item.reads(landing.record.z.first(len))
                 .reads(inverse_deviation.first(port.deviations()))
@@ -258,9 +264,9 @@ impl<R: Runtime> GpuBackend<R> {
         port: &Layer,
         batch: usize,
         scale: f64,
-        (signal, signal_rows): (&GpuBuffer<R>, usize),
-        path_z: &GpuBuffer<R>,
-        landing: Landing<'_, GpuBuffer<R>>,
+        (signal, signal_rows): (&GpuBuffer, usize),
+        path_z: &GpuBuffer,
+        landing: Landing<'_, GpuBuffer>,
     ) {
         let len = port.locations() * batch * port.outputs;
         let (count, rows) = groups(port, batch);
@@ -281,24 +287,21 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         layer: &Layer,
         batch: usize,
-        input: &GpuBuffer<R>,
-        delta: &GpuBuffer<R>,
-        weights: &GpuBuffer<R>,
-        biases: &GpuBuffer<R>,
+        input: &GpuBuffer,
+        delta: &GpuBuffer,
+        weights: &GpuBuffer,
+        biases: &GpuBuffer,
     ) {
-        let tile = GradientTile {
-            inputs: columns_a_thread(layer.inputs),
-            outputs: columns_a_thread(layer.outputs),
-            operands: self.operands,
-            units: self.units,
-        };
+        let units = self.units.of(self.operands, layer.inputs, layer.outputs);
+        let tile = GradientTile::new(layer.inputs, layer.outputs, self.operands, units);
         let taps = layer.wiring.taps();
-        let across = layer.inputs.div_ceil(SIDE * tile.inputs);
-        let down = layer.outputs.div_ceil(SIDE * tile.outputs);
+        let [across, down] = tile.groups(layer.inputs, layer.outputs);
         let longest = layer.wiring.forward().len().div_ceil(taps).max(1);
-        let parts = GRADIENT_GROUPS
-            .div_ceil(across * down * taps)
-            .clamp(1, longest);
+        let wanted = match self.units {
+            Units::Cuda { .. } => cuda::GRADIENT_GROUPS,
+            Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
+        };
+        let parts = wanted.div_ceil(across * down * taps).clamp(1, longest);
         let len = layer.weights();
         let wiring = self.wiring(&layer.wiring);
         let rows = layer.locations() * batch;
@@ -327,8 +330,8 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         parts: usize,
         len: usize,
-        out: &GpuBuffer<R>,
-        work: impl FnOnce(&GpuBuffer<R>) -> Item,
+        out: &GpuBuffer,
+        work: impl FnOnce(&GpuBuffer) -> Item,
     ) {
         if parts == 1 {
             self.note(work(out));

@@ -5,20 +5,19 @@ use super::buffer::GpuBuffer;
 use super::launch::groups_of;
 use super::work::{Item, Kernel, Span};
 use crate::{Replay, Resident, Verdict};
-use cubecl::prelude::*;
 use std::sync::Arc;
 
 /// Values of one minibatch's report: loss and hits.
 const REPORT: usize = 2;
 
-impl<R: Runtime> GpuBackend<R> {
+impl GpuBackend {
     /// Loss of outputs; `verdict` is where its report and its gate stand.
     pub(super) fn note_loss(
         &self,
-        labels: &GpuBuffer<R>,
+        labels: &GpuBuffer,
         (batch, classes, shift): (usize, usize, f64),
-        output: &GpuBuffer<R>,
-        error: &GpuBuffer<R>,
+        output: &GpuBuffer,
+        error: &GpuBuffer,
         (report, gate): (Span, Span),
     ) {
         let len = batch * classes;
@@ -36,10 +35,10 @@ impl<R: Runtime> GpuBackend<R> {
     /// Loss of a sequence of `len` values in all.
     pub(super) fn note_sequence_loss(
         &self,
-        targets: &GpuBuffer<R>,
+        targets: &GpuBuffer,
         (len, batch): (usize, usize),
-        output: &GpuBuffer<R>,
-        error: &GpuBuffer<R>,
+        output: &GpuBuffer,
+        error: &GpuBuffer,
         (report, gate): (Span, Span),
     ) {
         let item = Item::new(Kernel::SequenceLoss, 1)
@@ -53,7 +52,7 @@ impl<R: Runtime> GpuBackend<R> {
     }
 }
 
-impl<R: Runtime> Resident<GpuBuffer<R>> for GpuBackend<R> {
+impl Resident<GpuBuffer> for GpuBackend {
     fn most_values(&self) -> u64 {
         self.memory().most_values()
     }
@@ -72,11 +71,11 @@ impl<R: Runtime> Resident<GpuBuffer<R>> for GpuBackend<R> {
 
     fn gather(
         &self,
-        data: &GpuBuffer<R>,
+        data: &GpuBuffer,
         batch: usize,
         locations: usize,
         channels: usize,
-        out: &mut GpuBuffer<R>,
+        out: &mut GpuBuffer,
     ) {
         let len = batch * locations * channels;
         let item = Item::new(Kernel::Gather, groups_of(len))
@@ -88,13 +87,13 @@ impl<R: Runtime> Resident<GpuBuffer<R>> for GpuBackend<R> {
 
     fn judge(
         &self,
-        labels: &GpuBuffer<R>,
+        labels: &GpuBuffer,
         batch: usize,
         classes: usize,
         shift: f64,
-        output: &GpuBuffer<R>,
-        error: &mut GpuBuffer<R>,
-        verdict: Verdict<'_, GpuBuffer<R>>,
+        output: &GpuBuffer,
+        error: &mut GpuBuffer,
+        verdict: Verdict<'_, GpuBuffer>,
     ) {
         let Verdict { reports, gate } = verdict;
         let verdict = (reports.first(reports.len()), gate.first(1));
@@ -103,19 +102,19 @@ impl<R: Runtime> Resident<GpuBuffer<R>> for GpuBackend<R> {
 
     fn judge_sequence(
         &self,
-        targets: &GpuBuffer<R>,
+        targets: &GpuBuffer,
         len: usize,
         batch: usize,
-        output: &GpuBuffer<R>,
-        error: &mut GpuBuffer<R>,
-        verdict: Verdict<'_, GpuBuffer<R>>,
+        output: &GpuBuffer,
+        error: &mut GpuBuffer,
+        verdict: Verdict<'_, GpuBuffer>,
     ) {
         let Verdict { reports, gate } = verdict;
         let verdict = (reports.first(reports.len()), gate.first(1));
         self.note_sequence_loss(targets, (len, batch), output, error, verdict);
     }
 
-    fn gated(&self, gate: &GpuBuffer<R>, rates: Option<&GpuBuffer<R>>, work: &mut dyn FnMut()) {
+    fn gated(&self, gate: &GpuBuffer, rates: Option<&GpuBuffer>, work: &mut dyn FnMut()) {
         self.set_conditions(Some(gate.first(1)), rates.map(|rates| rates.first(1)));
         work();
         self.set_conditions(None, None);

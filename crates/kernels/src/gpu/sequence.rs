@@ -5,10 +5,9 @@ use super::buffer::GpuBuffer;
 use super::tile::Direction;
 use super::work::Kernel;
 use crate::{Activation, CellWeights, Landing, Layer, Norm, Record, RecurrentCell, Unrolled};
-use cubecl::prelude::*;
 use std::sync::Arc;
 
-impl<R: Runtime> GpuBackend<R> {
+impl GpuBackend {
     /// A product of dense panels with a cell's units.
     fn to_units(&self, cell: &RecurrentCell, inputs: usize, scale: f64) -> Layer {
         Layer {
@@ -26,9 +25,9 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         cell: &RecurrentCell,
         batch: usize,
-        weights: &CellWeights<'_, GpuBuffer<R>>,
-        input: &GpuBuffer<R>,
-        record: &Record<GpuBuffer<R>>,
+        weights: &CellWeights<'_, GpuBuffer>,
+        input: &GpuBuffer,
+        record: &Record<GpuBuffer>,
     ) {
         // The drive of all steps is one product; the recurrent part is added step by step.
         let drive = self.to_units(cell, cell.inputs, 1.0);
@@ -61,10 +60,10 @@ impl<R: Runtime> GpuBackend<R> {
         &self,
         cell: &RecurrentCell,
         batch: usize,
-        hidden: &GpuBuffer<R>,
-        signal: &GpuBuffer<R>,
-        unrolled: &Unrolled<'_, GpuBuffer<R>>,
-        local: Option<&Landing<'_, GpuBuffer<R>>>,
+        hidden: &GpuBuffer,
+        signal: &GpuBuffer,
+        unrolled: &Unrolled<'_, GpuBuffer>,
+        local: Option<&Landing<'_, GpuBuffer>>,
     ) {
         let step = self.to_units(cell, cell.width, cell.scale);
         let walk = self.walk(&step, batch, Direction::Backward);

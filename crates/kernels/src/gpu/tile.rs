@@ -1,5 +1,6 @@
 //! The product that all kernels share: a work-group's tile of `Σ_(tap, src) panel(src) · W[tap]`.
 
+use super::cuda;
 use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
 use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
@@ -17,7 +18,7 @@ pub(super) const DEPTH: usize = 16;
 pub(super) const MOST_ROWS: usize = 128;
 
 /// How many rows and columns a thread holds, and what multiplies what; row i of a thread is `thread + i · SIDE` of
-/// the tile.
+/// the tile. In CUDA's own kernels, `columns` are those of the work-group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
     pub(super) rows: usize,
@@ -27,13 +28,38 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    /// The tile for panels of `batch` rows (or the first [`MOST_ROWS`] of them) and `columns` channels.
-    pub(super) fn new(batch: usize, columns: usize, operands: Operands, units: Units) -> Self {
+    /// The tile for `locations` panels of `batch` rows (or the first [`MOST_ROWS`] of them) and `columns` channels.
+    pub(super) fn new(
+        locations: usize,
+        batch: usize,
+        columns: usize,
+        operands: Operands,
+        units: Units,
+    ) -> Self {
+        let rows = batch.min(MOST_ROWS).div_ceil(SIDE);
+        let (rows, columns) = match units {
+            Units::Cuda { exact } => {
+                let panels = locations * batch.div_ceil(MOST_ROWS);
+                (
+                    MOST_ROWS / SIDE,
+                    cuda::columns_of_a_group(panels, columns, exact),
+                )
+            }
+            Units::Scalar | Units::Matrix => (rows, columns_a_thread(columns)),
+        };
         Self {
-            rows: batch.min(MOST_ROWS).div_ceil(SIDE),
-            columns: columns_a_thread(columns),
+            rows,
+            columns,
             operands,
             units,
+        }
+    }
+
+    /// Columns of the work-group.
+    fn width(self) -> usize {
+        match self.units {
+            Units::Cuda { .. } => self.columns,
+            Units::Scalar | Units::Matrix => SIDE * self.columns,
         }
     }
 
@@ -53,7 +79,7 @@ impl Tile {
 
     /// Work-groups that cover `columns` channels.
     fn across(self, columns: usize) -> usize {
-        columns.div_ceil(SIDE * self.columns)
+        columns.div_ceil(self.width())
     }
 
     /// Work-groups that cover `batch` rows.

@@ -8,7 +8,6 @@ use super::tile::{Direction, SIDE};
 use crate::{Activation, Layer, Norm, Wiring};
 use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
-use cubecl::prelude::*;
 use std::sync::Arc;
 
 /// What multiplies.
@@ -18,9 +17,28 @@ pub(super) enum Units {
     Scalar,
     /// The matrix instruction, of a plane of threads together.
     Matrix,
+    /// The same, by the kernels written for CUDA: of bf16 alone, into two parts of which they cut what they multiply, or
+    /// into three where `exact`.
+    Cuda {
+        /// Whether products of f32 are as exact as f32 is.
+        exact: bool,
+    },
 }
 
+/// Inputs or outputs below which a layer's products are as exact as f32 is.
+const NARROW: usize = 8;
+
 impl Units {
+    /// What multiplies such operands in a layer of so many inputs and outputs.
+    pub(super) fn of(self, operands: Operands, inputs: usize, outputs: usize) -> Self {
+        match self {
+            Self::Cuda { .. } => Self::Cuda {
+                exact: operands == Operands::F32 && inputs.min(outputs) < NARROW,
+            },
+            other => other,
+        }
+    }
+
     /// What multiplies such operands on a device, as far as it says itself.
     pub(super) fn reported(properties: &DeviceProperties, operands: Operands) -> Self {
         let kind = match operands {
@@ -48,13 +66,13 @@ impl Units {
     }
 }
 
-impl<R: Runtime> GpuBackend<R> {
+impl GpuBackend {
     /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32. Matrix units
     /// multiply it where the device has them for such operands and passes a trial, which compiles one kernel.
     #[must_use]
     pub fn rounding(mut self, operands: Operands) -> Self {
         self.operands = operands;
-        self.units = Units::reported(self.memory().properties(), operands);
+        self.units = self.memory().units(operands);
         if self.units == Units::Matrix && !self.multiplies_exactly() {
             self.units = Units::Scalar;
         }
@@ -98,7 +116,7 @@ impl<R: Runtime> GpuBackend<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GpuApi, WgpuBackend};
+    use crate::GpuApi;
     use cubecl::ir::features::Features;
     use cubecl::ir::{HardwareProperties, MemoryDeviceProperties};
     use cubecl::profile::TimingMethod;
@@ -170,7 +188,7 @@ mod tests {
             false => GpuApi::Vulkan,
         };
         for operands in PRECISIONS {
-            match WgpuBackend::open(api, None) {
+            match GpuBackend::open(api, None) {
                 Ok(backend) => assert!(backend.rounding(operands).multiplies_exactly()),
                 Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
                 Err(e) => println!("skipped without a GPU: {e}"),

@@ -2,18 +2,17 @@
 
 use super::memory::{Device, LinkList};
 use crate::{Links, Wiring};
-use cubecl::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A wiring on a device.
-pub(super) struct DeviceWiring<R: Runtime> {
+pub(super) struct DeviceWiring {
     /// Destinations' links: starts, then (tap, source).
-    pub(super) forward: LinkList<R>,
+    pub(super) forward: LinkList,
     /// Sources' links: starts, then (tap, destination).
-    pub(super) backward: LinkList<R>,
+    pub(super) backward: LinkList,
     /// Taps' links: starts, then (source, destination), by destination.
-    pub(super) by_tap: LinkList<R>,
+    pub(super) by_tap: LinkList,
 }
 
 /// Starts of each location's links, then (tap, location) of every link.
@@ -45,24 +44,20 @@ fn by_tap(wiring: &Wiring) -> Vec<u32> {
     values
 }
 
-type Known<R> = HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring<R>>)>;
+type Known = HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring>)>;
 
 /// Wirings seen so far; those that nobody else holds any more are dropped.
-pub(super) struct Wirings<R: Runtime>(Mutex<Known<R>>);
+pub(super) struct Wirings(Mutex<Known>);
 
-impl<R: Runtime> Default for Wirings<R> {
+impl Default for Wirings {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<R: Runtime> Wirings<R> {
+impl Wirings {
     /// The wiring on a device.
-    pub(super) fn get(
-        &self,
-        device: &Arc<Device<R>>,
-        wiring: &Arc<Wiring>,
-    ) -> Arc<DeviceWiring<R>> {
+    pub(super) fn get(&self, device: &Arc<Device>, wiring: &Arc<Wiring>) -> Arc<DeviceWiring> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Arc::as_ptr(wiring) as usize;
         if let Some((owner, found)) = known.get(&key)

@@ -3,7 +3,7 @@
 use crate::cases::{ACTIVATIONS, Case, buffer, within_roundings};
 use crate::device;
 use sansprop_kernels::tolerance::{BF16_ROUNDING, TF32_ROUNDING};
-use sansprop_kernels::{Activation, Backend, Layer, Norm, Operands, WgpuBackend, Wiring};
+use sansprop_kernels::{Activation, Backend, GpuBackend, Layer, Norm, Operands, Wiring};
 use std::sync::Arc;
 
 /// Each precision with its name, the significant bits that it keeps and its largest relative error.
@@ -78,7 +78,7 @@ fn operands_are_rounded_and_nothing_else() {
 }
 
 /// Another handle on the device that [`device`] found.
-fn open() -> WgpuBackend {
+fn open() -> GpuBackend {
     device().expect("a device that was there")
 }
 

@@ -1,0 +1,88 @@
+//! What runs the kernels: memory, a compiler and launches in order.
+
+use super::programs::Source;
+use std::sync::Arc;
+
+/// A compiled kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program {
+    /// The driver's word for it.
+    pub(super) entry: usize,
+    /// Bytes of shared memory of a work-group.
+    pub(super) shared: u32,
+}
+
+/// What every kernel is given, as `Arguments` in `source/work.cuh` lays it out.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct Raw {
+    pub(super) heap: u64,
+    pub(super) links: u64,
+    pub(super) places: u64,
+    pub(super) table: u64,
+    pub(super) step: u64,
+    pub(super) first_word: u32,
+    pub(super) variant: u32,
+}
+
+/// Launches that are started together.
+pub(super) trait Graph: Send {
+    /// Starts them.
+    fn launch(&self) -> Result<(), String>;
+}
+
+/// Runs kernels and copies in the order in which they are asked for. Errors are the driver's words.
+pub(super) trait Driver: Send + Sync + 'static {
+    /// Bytes that it can hold in one piece.
+    fn memory(&self) -> u64;
+
+    fn allocate(&self, bytes: usize) -> Result<u64, String>;
+
+    fn free(&self, address: u64);
+
+    /// Copies from the host.
+    fn write(&self, to: u64, bytes: &[u8]) -> Result<(), String>;
+
+    /// Copies to the host, after all that was started.
+    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), String>;
+
+    /// Copies on the device.
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), String>;
+
+    /// Writes one word.
+    fn fill(&self, to: u64, word: u32) -> Result<(), String>;
+
+    fn compile(&self, source: &Source) -> Result<Program, String>;
+
+    fn launch(&self, program: Program, grid: [u32; 3], arguments: &Raw) -> Result<(), String>;
+
+    /// Makes a graph of what `work` launches, where the driver can.
+    fn capture(
+        &self,
+        work: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<Option<Box<dyn Graph>>, String>;
+}
+
+/// A stretch of a device's memory.
+pub struct Allocation {
+    address: u64,
+    driver: Arc<dyn Driver>,
+}
+
+impl Allocation {
+    pub(super) fn new<D: Driver>(driver: &Arc<D>, bytes: usize) -> Result<Self, String> {
+        let address = driver.allocate(bytes.max(1))?;
+        let driver: Arc<dyn Driver> = Arc::<D>::clone(driver);
+        Ok(Self { address, driver })
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.driver.free(self.address);
+    }
+}

@@ -1,0 +1,288 @@
+//! Devices of CUDA, with kernels in CUDA's own words: products are multiplied in bf16 by the matrix units, of operands
+//! cut into two parts where f32 is asked for, and a window's steps are replayed as one graph.
+//!
+//! The kernels (`source/`) take the same items as the portable ones and are compiled at run time by [`Driver`]s: of a
+//! device ([`nvidia`]), or for the processor ([`emulated`]), which checks them where there is no device.
+
+mod driver;
+mod emulated;
+mod nvidia;
+mod programs;
+
+pub(super) use driver::Allocation;
+pub(super) use nvidia::{cuda_devices, open_cuda};
+
+use super::accelerator::{Accelerator, DeviceArray, Kept, Place};
+use super::backend::GpuBackend;
+use super::failure::GpuFailure;
+use super::launch::{Arguments, ROW};
+use super::operands::Operands;
+use super::units::Units;
+use super::work::{Kernel, Launch};
+use driver::{Driver, Graph, Program, Raw};
+use programs::{Source, next_step, source, variant};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Work-groups that a weight gradient is cut into at least, where there are links enough: a large GPU's
+/// multiprocessors twice.
+pub(super) const GRADIENT_GROUPS: usize = 264;
+/// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
+const FEW_GROUPS: usize = 128;
+/// Offsets on a device are 32-bit numbers.
+const MOST_VALUES: u64 = u32::MAX as u64;
+
+/// Columns of a product's work-groups: as many as the matrix has, up to 128, but few enough that all multiprocessors
+/// have work. Sums do not depend on it, but the means of norms may in their last bits, so that it is the layer's alone.
+pub(super) fn columns_of_a_group(panels: usize, columns: usize, exact: bool) -> usize {
+    // Three parts of 128 columns would not fit into every device's shared memory.
+    let most = if exact { 64 } else { 128 };
+    let mut width = columns.next_power_of_two().clamp(8, most);
+    while width > 16 && panels * columns.div_ceil(width) < FEW_GROUPS {
+        width /= 2;
+    }
+    width
+}
+
+/// Inputs and outputs of a weight gradient's work-groups.
+pub(super) fn sides_of_a_gradient(inputs: usize, outputs: usize) -> [usize; 2] {
+    let side = |channels: usize, least| channels.next_power_of_two().clamp(least, 128);
+    [side(inputs, 16), side(outputs, 8)]
+}
+
+/// A device of CUDA.
+struct Cuda<D: Driver> {
+    driver: Arc<D>,
+    programs: Mutex<HashMap<Source, Program>>,
+    /// The minibatch of the window, where kernels read it.
+    step: Arc<Allocation>,
+    /// What stands there.
+    written: Mutex<u32>,
+}
+
+/// A recorded program as a graph, with what it was captured for.
+struct Captured {
+    addresses: [u64; 4],
+    graph: Box<dyn Graph>,
+}
+
+/// Unwinds with what the driver says.
+fn or_fail<T>(result: Result<T, String>) -> T {
+    result.unwrap_or_else(|reason| GpuFailure::raise(reason))
+}
+
+impl<D: Driver> Cuda<D> {
+    fn new(driver: D) -> Self {
+        let driver = Arc::new(driver);
+        let step = or_fail(Allocation::new(&driver, size_of::<u32>()));
+        or_fail(driver.write(step.address(), &0u32.to_ne_bytes()));
+        Self {
+            driver,
+            programs: Mutex::new(HashMap::new()),
+            step: Arc::new(step),
+            written: Mutex::new(0),
+        }
+    }
+
+    fn address(array: &DeviceArray) -> u64 {
+        match &array.place {
+            Place::Cuda(allocation) => allocation.address(),
+            Place::Portable(_) => unreachable!("another device's array"),
+        }
+    }
+
+    /// Compiles what is not compiled yet.
+    fn programs_for(&self, sources: Vec<Source>) -> Result<Vec<Program>, String> {
+        let mut known = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<&Source> =
+            sources.iter().filter(|s| !known.contains_key(*s)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let compiled: Vec<(Source, Program)> = missing
+            .into_par_iter()
+            .map(|source| Ok((source.clone(), self.driver.compile(source)?)))
+            .collect::<Result<_, String>>()?;
+        known.extend(compiled);
+        Ok(sources.iter().map(|source| known[source]).collect())
+    }
+
+    fn launch_all(
+        &self,
+        launches: &[Launch],
+        programs: &[Program],
+        given: &Arguments<'_>,
+    ) -> Result<(), String> {
+        let [heap, links, places, table] = addresses(given);
+        for (launch, program) in launches.iter().zip(programs) {
+            let raw = Raw {
+                heap,
+                links,
+                places,
+                table,
+                step: self.step.address(),
+                first_word: u32::try_from(launch.first_word)
+                    .expect("a table of less than 2^32 words"),
+                variant: variant(launch.kernel),
+            };
+            self.driver.launch(*program, grid(launch), &raw)?;
+        }
+        Ok(())
+    }
+
+    /// The minibatch is where kernels read it.
+    fn set_step(&self, step: usize) -> Result<(), String> {
+        let step = u32::try_from(step).expect("a window of less than 2^32 steps");
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written != step {
+            self.driver.fill(self.step.address(), step)?;
+            *written = step;
+        }
+        Ok(())
+    }
+
+    fn capture(
+        &self,
+        launches: &[Launch],
+        given: &Arguments<'_>,
+    ) -> Result<Option<Captured>, String> {
+        let sources = launches.iter().map(|launch| source(launch.kernel));
+        let mut programs = self.programs_for(sources.chain([next_step()]).collect())?;
+        let next = programs.pop().expect("as many programs as sources");
+        let graph = self.driver.capture(&mut || {
+            self.launch_all(launches, &programs, given)?;
+            let raw = Raw {
+                step: self.step.address(),
+                ..Raw::default()
+            };
+            self.driver.launch(next, [1; 3], &raw)
+        })?;
+        Ok(graph.map(|graph| Captured {
+            addresses: addresses(given),
+            graph,
+        }))
+    }
+}
+
+fn addresses(given: &Arguments<'_>) -> [u64; 4] {
+    [given.heap, given.links, given.places, given.table].map(|array| match &array.place {
+        Place::Cuda(allocation) => allocation.address(),
+        Place::Portable(_) => unreachable!("another device's array"),
+    })
+}
+
+fn grid(launch: &Launch) -> [u32; 3] {
+    [
+        launch.groups.min(ROW) as u32,
+        launch.groups.div_ceil(ROW) as u32,
+        launch.items as u32,
+    ]
+}
+
+impl<D: Driver> Accelerator for Cuda<D> {
+    fn most_values(&self) -> u64 {
+        (self.driver.memory() / size_of::<f32>() as u64).min(MOST_VALUES)
+    }
+
+    fn units(&self, _: Operands) -> Units {
+        Units::Cuda { exact: false }
+    }
+
+    fn empty(&self, values: usize) -> DeviceArray {
+        let allocation = or_fail(Allocation::new(&self.driver, values * size_of::<f32>()));
+        DeviceArray {
+            place: Place::Cuda(Arc::new(allocation)),
+            len: values,
+        }
+    }
+
+    fn upload(&self, bytes: &[u8]) -> DeviceArray {
+        let array = self.empty(bytes.len().div_ceil(4));
+        or_fail(self.driver.write(Self::address(&array), bytes));
+        array
+    }
+
+    /// Where it lies is part of what was captured.
+    fn replace(&self, old: Option<DeviceArray>, bytes: &[u8]) -> DeviceArray {
+        match old {
+            Some(array) if array.len * 4 == bytes.len() => {
+                or_fail(self.driver.write(Self::address(&array), bytes));
+                array
+            }
+            _ => self.upload(bytes),
+        }
+    }
+
+    fn transfer(&self, from: &DeviceArray, to: &DeviceArray, start: usize, len: usize) {
+        let to = Self::address(to) + (start * size_of::<f32>()) as u64;
+        or_fail(
+            self.driver
+                .copy(Self::address(from), to, len * size_of::<f32>()),
+        );
+    }
+
+    fn read(&self, array: &DeviceArray, start: usize, len: usize) -> Result<Vec<f32>, String> {
+        let mut values = vec![0.0f32; len];
+        let from = Self::address(array) + (start * size_of::<f32>()) as u64;
+        self.driver
+            .read(from, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    fn start(&self, launches: &[Launch], given: &Arguments<'_>) {
+        let sources = launches
+            .iter()
+            .map(|launch| source(launch.kernel))
+            .collect();
+        let programs = or_fail(self.programs_for(sources));
+        or_fail(self.set_step(given.step));
+        or_fail(self.launch_all(launches, &programs, given));
+    }
+
+    fn replay(&self, launches: &[Launch], given: &Arguments<'_>, kept: &mut Kept) {
+        let captured = kept
+            .as_ref()
+            .and_then(|kept| kept.downcast_ref::<Captured>());
+        if captured.is_none_or(|captured| captured.addresses != addresses(given)) {
+            match or_fail(self.capture(launches, given)) {
+                Some(captured) => *kept = Some(Box::new(captured)),
+                None => return self.start(launches, given),
+            }
+        }
+        let captured = kept
+            .as_ref()
+            .and_then(|kept| kept.downcast_ref::<Captured>());
+        or_fail(self.set_step(given.step));
+        or_fail(captured.expect("captured just now").graph.launch());
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+}
+
+impl GpuBackend {
+    /// The kernels written for CUDA, compiled for this processor by the C++ compiler `compiler`, work-group after
+    /// work-group: to check them where there is no device. Very slow.
+    ///
+    /// # Errors
+    /// The compiler does not start.
+    pub fn emulated(compiler: &Path) -> Result<Self, String> {
+        let driver = emulated::Emulator::new(compiler)?;
+        let name = format!("CUDA's kernels on the CPU, by {}", compiler.display());
+        Ok(Self::on(Box::new(Cuda::new(driver)), name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_groups_are_as_wide_as_they_find_company() {
+        assert_eq!(columns_of_a_group(1024, 3, true), 8);
+        assert_eq!(columns_of_a_group(1024, 512, false), 128);
+        assert_eq!(columns_of_a_group(64, 64, false), 32);
+        assert_eq!(columns_of_a_group(1, 10, false), 16);
+        assert_eq!(sides_of_a_gradient(3, 8), [16, 8]);
+        assert_eq!(sides_of_a_gradient(300, 65), [128, 128]);
+    }
+}

@@ -1,0 +1,406 @@
+//! NVIDIA's driver and run-time compiler, found when they are needed.
+
+use super::super::GpuBackend;
+use super::super::device::{GpuApi, GpuDevice, GpuError, choose, title};
+use super::Cuda;
+use super::driver::{Driver, Graph, Program, Raw};
+use super::programs::{DEVICE, SHARED_BYTES, Source};
+use cudarc::driver::result::{
+    ctx, device, free_async, function, graph, init, malloc_async, mem_pool, memcpy_dtod_async,
+    memcpy_dtoh_async, memcpy_htod_async, module, primary_ctx, stream,
+};
+use cudarc::driver::sys;
+use cudarc::nvrtc;
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::ptr::null_mut;
+use std::{env, fs, process};
+
+/// Threads of a work-group.
+const THREADS: u32 = 256;
+/// From this compute capability on, the compiler is asked for a chip's own instructions too.
+const OWN_INSTRUCTIONS: i32 = 90;
+/// The first compute capability with matrix instructions of bf16.
+const MATRIX_UNITS: i32 = 80;
+
+/// Whether a library can be loaded.
+fn loads(names: &[&str]) -> bool {
+    // SAFETY: the libraries named here are drivers whose loading runs no code beyond their own set-up.
+    names
+        .iter()
+        .any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
+}
+
+/// The driver and the run-time compiler: what CUDA needs, or the first that is missing.
+fn missing() -> Option<String> {
+    if !loads(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"]) {
+        return Some("no NVIDIA driver is installed (libcuda was not found)".into());
+    }
+    let compilers = [
+        "libnvrtc.so",
+        "libnvrtc.so.13",
+        "libnvrtc.so.12",
+        "libnvrtc.so.11.2",
+    ];
+    (!cfg!(windows) && !loads(&compilers)).then(|| {
+        "the run-time compiler libnvrtc was not found: install the CUDA toolkit or its package nvidia-cuda-nvrtc and \
+         add the folder that holds libnvrtc to LD_LIBRARY_PATH, or use vulkan"
+            .into()
+    })
+}
+
+/// The devices of CUDA.
+///
+/// # Errors
+/// No driver, no compiler, or no device.
+pub(in super::super) fn cuda_devices() -> Result<Vec<GpuDevice>, GpuError> {
+    let api = GpuApi::Cuda;
+    if let Some(missing) = missing() {
+        return Err(GpuError::unavailable(api, missing));
+    }
+    let failed = |e: cudarc::driver::DriverError| GpuError::unavailable(api, e.to_string());
+    init().map_err(failed)?;
+    let count = device::get_count().map_err(failed)?;
+    if count == 0 {
+        return Err(GpuError::unavailable(api, "the driver knows no device"));
+    }
+    (0..count)
+        .map(|index| {
+            let name = device::get(index).and_then(device::get_name);
+            Ok(GpuDevice {
+                api,
+                index: index as usize,
+                name: name.map_err(failed)?,
+                software: false,
+            })
+        })
+        .collect()
+}
+
+/// Opens a device of CUDA.
+///
+/// # Errors
+/// No such device, it has no matrix units, or CUDA is not usable here.
+pub(in super::super) fn open_cuda(index: Option<usize>) -> Result<GpuBackend, GpuError> {
+    let devices = cuda_devices()?;
+    let index = choose(devices.len(), GpuApi::Cuda, index)?;
+    let failed = |reason: String| GpuError::Open {
+        api: GpuApi::Cuda,
+        index,
+        name: devices[index].name.clone(),
+        reason,
+    };
+    let driver = Nvidia::open(index).map_err(failed)?;
+    Ok(GpuBackend::on(
+        Box::new(Cuda::new(driver)),
+        title(&devices[index]),
+    ))
+}
+
+/// A device, with one stream in which everything happens in order.
+struct Nvidia {
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    memory: u64,
+    /// The compiler's name for the chip.
+    chip: String,
+}
+
+// SAFETY: contexts and streams may be used from any thread to which the context is current, and every method makes it so.
+unsafe impl Send for Nvidia {}
+// SAFETY: as above; the driver locks what threads share.
+unsafe impl Sync for Nvidia {}
+
+fn words(error: cudarc::driver::DriverError) -> String {
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            "its memory is too small; a smaller network.width, train.batch or cohort may fit".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn check(result: sys::CUresult) -> Result<(), String> {
+    result.result().map_err(words)
+}
+
+impl Nvidia {
+    fn open(index: usize) -> Result<Self, String> {
+        let number = device::get(index as c_int).map_err(words)?;
+        let attribute = |attribute| {
+            // SAFETY: the device is one that the driver named.
+            unsafe { device::get_attribute(number, attribute) }.map_err(words)
+        };
+        use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
+        let version = 10 * attribute(MAJOR)? + attribute(MINOR)?;
+        if version < MATRIX_UNITS {
+            return Err(format!(
+                "its compute capability is {version}, and the kernels need {MATRIX_UNITS} (Ampere) or more; use vulkan"
+            ));
+        }
+        let own = if version >= OWN_INSTRUCTIONS { "a" } else { "" };
+        // SAFETY: the device is one that the driver named; its primary context is kept as long as the process lives,
+        // and the pool is that of the same device.
+        unsafe {
+            let memory = device::total_mem(number).map_err(words)?;
+            let context = primary_ctx::retain(number).map_err(words)?;
+            ctx::set_current(context).map_err(words)?;
+            let stream = stream::create(stream::StreamKind::NonBlocking).map_err(words)?;
+            // Memory that was given back stays the process's.
+            let pool = device::get_default_mem_pool(number).map_err(words)?;
+            let mut threshold = u64::MAX;
+            let release = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            mem_pool::set_attribute(pool, release, (&raw mut threshold).cast()).map_err(words)?;
+            Ok(Self {
+                context,
+                stream,
+                memory: memory as u64,
+                chip: format!("sm_{version}{own}"),
+            })
+        }
+    }
+
+    fn enter(&self) -> Result<(), String> {
+        // SAFETY: the context lives as long as the process.
+        unsafe { ctx::set_current(self.context) }.map_err(words)
+    }
+
+    /// The compiled program, from the user's cache if it is there.
+    fn binary(&self, source: &Source) -> Result<Vec<u8>, String> {
+        let text = source.text(DEVICE);
+        let file = cache().map(|folder| {
+            let mut hasher = DefaultHasher::new();
+            (&text, &self.chip, compiler_version()).hash(&mut hasher);
+            folder.join(format!("{:016x}.cubin", hasher.finish()))
+        });
+        if let Some(binary) = file.as_ref().and_then(|file| fs::read(file).ok()) {
+            return Ok(binary);
+        }
+        let binary = compile(&text, &self.chip)
+            .map_err(|log| format!("{} does not compile: {log}", source.function()))?;
+        // A cache that cannot be written is none.
+        if let Some(file) = file {
+            let partial = file.with_extension(format!("{}.partial", process::id()));
+            let made = file.parent().map(fs::create_dir_all);
+            if matches!(made, Some(Ok(()))) && fs::write(&partial, &binary).is_ok() {
+                let _ = fs::rename(&partial, &file);
+            }
+        }
+        Ok(binary)
+    }
+}
+
+/// Where compiled kernels are kept.
+fn cache() -> Option<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(env::var_os("HOME")?).join(".cache"),
+    };
+    Some(base.join("sansprop").join("cuda"))
+}
+
+fn compiler_version() -> (c_int, c_int) {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both numbers are written to places that live on. Without an answer they stay 0.
+    let _ = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    (major, minor)
+}
+
+/// Compiles a text for a chip, or returns what the compiler says.
+fn compile(text: &str, chip: &str) -> Result<Vec<u8>, String> {
+    let text = CString::new(text).map_err(|e| e.to_string())?;
+    let options = [
+        format!("--gpu-architecture={chip}"),
+        "--std=c++17".into(),
+        "--disable-warnings".into(),
+    ];
+    let program = nvrtc::result::create_program(&text, None).map_err(|e| e.to_string())?;
+    // SAFETY: the program is one that was just made, and is destroyed once; the binary has the size that is asked for.
+    unsafe {
+        let compiled = nvrtc::result::compile_program(program, &options);
+        let result = match compiled {
+            Ok(()) => {
+                let mut size = 0;
+                let asked = nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result();
+                asked.map_err(|e| e.to_string()).and_then(|()| {
+                    let mut binary = vec![0u8; size];
+                    let to: *mut c_char = binary.as_mut_ptr().cast();
+                    let got = nvrtc::sys::nvrtcGetCUBIN(program, to).result();
+                    got.map(|()| binary).map_err(|e| e.to_string())
+                })
+            }
+            Err(error) => Err(match nvrtc::result::get_program_log(program) {
+                Ok(log) => CStr::from_ptr(log.as_ptr()).to_string_lossy().into_owned(),
+                Err(_) => error.to_string(),
+            }),
+        };
+        let _ = nvrtc::result::destroy_program(program);
+        result
+    }
+}
+
+impl Driver for Nvidia {
+    fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, String> {
+        self.enter()?;
+        // SAFETY: the stream lives as long as the process, and all that uses the memory is ordered in it.
+        unsafe { malloc_async(self.stream, bytes) }.map_err(words)
+    }
+
+    fn free(&self, address: u64) {
+        if self.enter().is_ok() {
+            // SAFETY: the address is one that `allocate` gave and is freed once, after what was started before.
+            let _ = unsafe { free_async(address, self.stream) };
+        }
+    }
+
+    fn write(&self, to: u64, bytes: &[u8]) -> Result<(), String> {
+        self.enter()?;
+        // SAFETY: the allocation holds so many bytes; pageable memory is copied before the call returns.
+        unsafe { memcpy_htod_async(to, bytes, self.stream) }.map_err(words)
+    }
+
+    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), String> {
+        self.enter()?;
+        // SAFETY: the allocation holds so many bytes, and the slice lives until they are there.
+        unsafe {
+            memcpy_dtoh_async(bytes, from, self.stream).map_err(words)?;
+            stream::synchronize(self.stream).map_err(words)
+        }
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), String> {
+        self.enter()?;
+        // SAFETY: both allocations hold so many bytes.
+        unsafe { memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(words)
+    }
+
+    fn fill(&self, to: u64, word: u32) -> Result<(), String> {
+        self.enter()?;
+        // SAFETY: the allocation holds a word.
+        check(unsafe { sys::cuMemsetD32Async(to, word, 1, self.stream) })
+    }
+
+    fn compile(&self, source: &Source) -> Result<Program, String> {
+        let binary = self.binary(source)?;
+        self.enter()?;
+        // SAFETY: the binary is one that the compiler made for this chip; the module lives as long as the process, and
+        // the constant is a word.
+        unsafe {
+            let module = module::load_data(binary.as_ptr().cast()).map_err(words)?;
+            let name = |name: &str| CString::new(name).expect("a name without zeros");
+            let entry = module::get_function(module, name(&source.entry())).map_err(words)?;
+            let (at, _) = module::get_global(module, name(SHARED_BYTES)).map_err(words)?;
+            let mut shared = [0u8; size_of::<u32>()];
+            self.read(at, &mut shared)?;
+            let shared = u32::from_ne_bytes(shared);
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function::set_function_attribute(entry, most, shared as c_int).map_err(words)?;
+            Ok(Program {
+                entry: entry as usize,
+                shared,
+            })
+        }
+    }
+
+    fn launch(&self, program: Program, grid: [u32; 3], arguments: &Raw) -> Result<(), String> {
+        self.enter()?;
+        let mut arguments = *arguments;
+        let mut parameters = [(&raw mut arguments).cast::<c_void>()];
+        // The next launch's work-groups may come before this one is done; kernels wait for what they read.
+        let mut attributes = [sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        }];
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: THREADS,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: program.shared,
+            hStream: self.stream,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: u32::from(env::var_os("SANSPROP_NO_PDL").is_none()),
+        };
+        // SAFETY: the function takes one `Arguments`, whose addresses and offsets were those of live regions when its
+        // item was noted (`GpuBuffer::first` asserts their length); links name panels of their wiring only, and kernels
+        // keep to the sizes among their words.
+        check(unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                program.entry as sys::CUfunction,
+                parameters.as_mut_ptr(),
+                null_mut(),
+            )
+        })
+    }
+
+    fn capture(
+        &self,
+        work: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<Option<Box<dyn Graph>>, String> {
+        self.enter()?;
+        // SAFETY: the stream is this device's; the capture is ended whether or not the work could be noted, and the
+        // graph is destroyed once, after the executable one was made of it.
+        unsafe {
+            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+            stream::begin_capture(self.stream, mode).map_err(words)?;
+            let done = work();
+            let captured = stream::end_capture(self.stream).map_err(words);
+            done?;
+            let captured = captured?;
+            let flags = sys::CUgraphInstantiate_flags(0);
+            let executable = graph::instantiate(captured, flags).map_err(words);
+            let _ = graph::destroy(captured);
+            Ok(Some(Box::new(NvidiaGraph {
+                executable: executable?,
+                context: self.context,
+                stream: self.stream,
+            })))
+        }
+    }
+}
+
+/// A graph of launches in a device's stream.
+struct NvidiaGraph {
+    executable: sys::CUgraphExec,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+}
+
+// SAFETY: as for `Nvidia`.
+unsafe impl Send for NvidiaGraph {}
+
+impl Graph for NvidiaGraph {
+    fn launch(&self) -> Result<(), String> {
+        // SAFETY: the graph is executable, and all that its kernels are given lives as long as the recording whose it is.
+        unsafe {
+            ctx::set_current(self.context).map_err(words)?;
+            graph::launch(self.executable, self.stream).map_err(words)
+        }
+    }
+}
+
+impl Drop for NvidiaGraph {
+    fn drop(&mut self) {
+        // SAFETY: the graph is executable and destroyed once; the driver waits until it has run.
+        unsafe {
+            if ctx::set_current(self.context).is_ok() {
+                let _ = graph::exec_destroy(self.executable);
+            }
+        }
+    }
+}

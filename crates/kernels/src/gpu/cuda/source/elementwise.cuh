@@ -1,0 +1,254 @@
+// Kernels without a product: copies, gathering, pooling, norms of panels in memory, losses, signs and optimisers.
+
+/// Words of zeros: groups, out, values.
+DEVICE void clear(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 3);
+    u32 at = place();
+    if (at < words[2]) given.heap[words[1] + at] = 0.0f;
+}
+
+/// Words of a copy: groups, from, to, values.
+DEVICE void copy(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 4);
+    u32 at = place();
+    if (at < words[3]) given.heap[words[2] + at] = given.heap[words[1] + at];
+}
+
+/// Words of a gathering: groups, data, out, places, batch, locations, channels. Panels `[location, batch, channel]` of
+/// the samples `[location, channel]` whose numbers stand in the minibatch's row of `places`.
+DEVICE void gather(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 7);
+    u32 at = place();
+    u32 batch = words[4], locations = words[5], channels = words[6];
+    if (at >= locations * batch * channels) return;
+    u32 channel = at % channels, row = at / channels;
+    u32 location = row / batch, b = row % batch;
+    u32 sample = given.places[words[3] + *given.step * batch + b];
+    given.heap[words[2] + at] = given.heap[words[1] + ((u64)sample * locations + location) * channels + channel];
+}
+
+/// Words of pooling: groups, input, out, locations, values of a panel. Mean over locations.
+DEVICE void pool(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 5);
+    u32 at = place(), size = words[4], locations = words[3];
+    if (at >= size) return;
+    const float *input = given.heap + words[1];
+    float total = 0.0f;
+#pragma unroll 8
+    for (u32 location = 0; location < locations; location++) total += input[(u64)location * size + at];
+    given.heap[words[2] + at] = total / (float)locations;
+}
+
+/// Words of signs: groups, weight, out, values, scale. `out = scale · sign(weight)`, with sign(0) = 0.
+DEVICE void sign(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 5);
+    u32 at = place();
+    if (at >= words[3]) return;
+    float scale = as_float(words[4]);
+    float w = given.heap[words[1] + at];
+    given.heap[words[2] + at] = w > 0.0f ? scale : w < 0.0f ? -scale : w * 0.0f;
+}
+
+/// Words of a step of descent: groups, gate, gradient, weight, values, rate. `weight −= rate · gradient`, if the gate's
+/// value is not 0.
+DEVICE void sgd(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 6);
+    u32 at = place();
+    if (at < words[4] && given.heap[words[1]] != 0.0f)
+        given.heap[words[3] + at] -= as_float(words[5]) * given.heap[words[2] + at];
+}
+
+/// Words of a step of Adam: groups, gate, rates, gradient, first moment, second moment, weight, values, β₁, β₂,
+/// 1 − β₁, 1 − β₂ (both rounded once), ε. In TensorFlow's form, if the gate's value is not 0.
+DEVICE void adam(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 13);
+    u32 at = place();
+    if (at >= words[7] || given.heap[words[1]] == 0.0f) return;
+    float rate = given.heap[words[2] + *given.step];
+    float g = given.heap[words[3] + at];
+    float &first = given.heap[words[4] + at], &second = given.heap[words[5] + at];
+    float m = as_float(words[8]) * first + as_float(words[10]) * g;
+    float v = as_float(words[9]) * second + as_float(words[11]) * g * g;
+    first = m;
+    second = v;
+    given.heap[words[6] + at] -= rate * m / (sqrtf(v) + as_float(words[12]));
+}
+
+/// The sum of what each thread of the work-group holds, in a fixed order; known to all.
+DEVICE float total(float value) {
+    float *shared = reinterpret_cast<float *>(shared_memory());
+#pragma unroll
+    for (int mask = 1; mask < 32; mask *= 2) value += shuffle_xor(value, mask);
+    barrier();
+    if (thread() % LANES == 0) shared[thread() / LANES] = value;
+    barrier();
+    float sum = 0.0f;
+#pragma unroll
+    for (u32 w = 0; w < WARPS; w++) sum += shared[w];
+    return sum;
+}
+
+/// The mean over all rows of the work-group's columns, `SIDE` of them, of what its threads hold.
+DEVICE float mean_over_rows(float value, u32 rows) {
+    float *shared = reinterpret_cast<float *>(shared_memory());
+    barrier();
+    shared[thread()] = value;
+    barrier();
+    float sum = 0.0f;
+    for (u32 r = 0; r < SIDE; r++) sum += shared[r * SIDE + thread() % SIDE];
+    return sum / (float)rows;
+}
+
+/// Words of a normalisation: groups, z, a, inverse deviations, norm groups, rows of one, channels. Replaces
+/// pre-activations in z by normalised ones, and writes activations and inverse deviations.
+template <Activation A> DEVICE void normalise(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 7);
+    if (group() >= words[0]) return;
+    u32 count = words[4], rows = words[5], channels = words[6];
+    u32 index = group() % count;
+    u32 row = thread() / SIDE, c = group() / count * SIDE + thread() % SIDE;
+    bool inside = c < channels;
+    float *z = given.heap + words[1] + (u64)index * rows * channels + c;
+    float *a = given.heap + words[2] + (u64)index * rows * channels + c;
+    float mean = 0.0f, inverse = 1.0f;
+    if (given.variant & NORMALISED) {
+        float sum = 0.0f;
+        if (inside)
+            for (u32 r = row; r < rows; r += SIDE) sum += z[(u64)r * channels];
+        mean = mean_over_rows(sum, rows);
+        float squares = 0.0f;
+        if (inside)
+            for (u32 r = row; r < rows; r += SIDE) {
+                float centred = z[(u64)r * channels] - mean;
+                squares += centred * centred;
+            }
+        inverse = 1.0f / sqrtf(mean_over_rows(squares, rows) + NORM_EPSILON);
+        if (row == 0 && inside) given.heap[words[3] + (u64)index * channels + c] = inverse;
+    }
+    if (!inside) return;
+    for (u32 r = row; r < rows; r += SIDE) {
+        float value = (z[(u64)r * channels] - mean) * inverse;
+        z[(u64)r * channels] = value;
+        a[(u64)r * channels] = activate<A>(value);
+    }
+}
+
+/// Words of a landing: groups, signal, the path's z, the network's z, inverse deviations, delta, norm groups, rows of
+/// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale.
+/// `ψ = scale · σ′(z_path) ⊙ signal`, then `delta = normᵀ(ψ)` with the statistics of the network whose z is given.
+template <Activation A> DEVICE void land_signal(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 11);
+    if (group() >= words[0]) return;
+    const float *signal = given.heap + words[1];
+    u32 count = words[6], rows = words[7], channels = words[8], signal_rows = words[9];
+    float scale = as_float(words[10]);
+    u32 index = group() % count;
+    u32 row = thread() / SIDE, c = group() / count * SIDE + thread() % SIDE;
+    bool inside = c < channels;
+    u64 start = (u64)index * rows * channels + c;
+    const float *path_z = given.heap + words[2] + start;
+    const float *z = given.heap + words[3] + start;
+    float *delta = given.heap + words[5] + start;
+    float mean = 0.0f, along = 0.0f;
+    if (inside)
+        for (u32 r = row; r < rows; r += SIDE) {
+            u64 at = (u64)r * channels;
+            u32 from = (u32)(((u64)index * rows + r) % signal_rows);
+            float psi = slope<A>(path_z[at]) * (scale * signal[(u64)from * channels + c]);
+            delta[at] = psi;
+            mean += psi;
+            along += psi * z[at];
+        }
+    if (!(given.variant & NORMALISED)) return;
+    mean = mean_over_rows(mean, rows);
+    along = mean_over_rows(along, rows);
+    if (!inside) return;
+    float inverse = given.heap[words[4] + (u64)index * channels + c];
+    for (u32 r = row; r < rows; r += SIDE) {
+        u64 at = (u64)r * channels;
+        delta[at] = inverse * (delta[at] - mean - z[at] * along);
+    }
+}
+
+/// Writes 0 into the gate where a loss is not finite.
+DEVICE void close_unless_finite(float *gate, float loss) {
+    if ((as_bits(loss) & 0x7f800000u) == 0x7f800000u) *gate = 0.0f;
+}
+
+/// Words of a loss: groups, output, labels, error, reports, gate, reports of a step, batch, classes, shift. Error, loss
+/// and hits of `[batch, class]` outputs against `one-hot(label) − shift`; one work-group.
+DEVICE void classification_loss(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 10);
+    if (group() >= words[0]) return;
+    const float *output = given.heap + words[1];
+    const float *labels = given.heap + words[2];
+    float *error = given.heap + words[3];
+    u32 batch = words[7], classes = words[8];
+    float shift = as_float(words[9]);
+    float count = (float)(batch * classes);
+    float loss = 0.0f, hits = 0.0f;
+    for (u32 b = thread(); b < batch; b += THREADS) {
+        u32 label = (u32)labels[b], best = 0;
+        float largest = output[b * classes];
+        for (u32 k = 0; k < classes; k++) {
+            float value = output[b * classes + k];
+            float difference = value - ((k == label ? 1.0f : 0.0f) - shift);
+            error[b * classes + k] = 2.0f * difference / count;
+            loss += difference * difference;
+            if (value > largest) {
+                largest = value;
+                best = k;
+            }
+        }
+        hits += best == label ? 1.0f : 0.0f;
+    }
+    loss = total(loss);
+    hits = total(hits);
+    if (thread() == 0) {
+        float *report = given.heap + words[4] + *given.step * words[6];
+        report[0] = loss / count;
+        report[1] = hits;
+        close_unless_finite(given.heap + words[5], loss / count);
+    }
+}
+
+/// Words of a sequence's loss: groups, output, targets, error, reports, gate, reports of a step, values, batch. Error
+/// and loss of a sequence; one work-group.
+DEVICE void sequence_loss(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 9);
+    if (group() >= words[0]) return;
+    const float *output = given.heap + words[1];
+    const float *targets = given.heap + words[2];
+    float *error = given.heap + words[3];
+    u32 len = words[7];
+    float batch = (float)words[8];
+    float loss = 0.0f;
+    for (u32 at = thread(); at < len; at += THREADS) {
+        float difference = output[at] - targets[at];
+        error[at] = 2.0f * difference / batch;
+        loss += difference * difference;
+    }
+    loss = total(loss);
+    if (thread() == 0) {
+        float *report = given.heap + words[4] + *given.step * words[6];
+        report[0] = loss / batch;
+        close_unless_finite(given.heap + words[5], loss / batch);
+    }
+}
+
+/// The next minibatch of the window is the current one.
+DEVICE void next_step(const Arguments &given) {
+    begin();
+    if (thread() == 0 && group() == 0) *given.step += 1;
+}

@@ -1,0 +1,193 @@
+// Kernels whose work-groups own a panel: product, norm and activation in one pass.
+
+/// What keeps an inverse deviation finite.
+constexpr float NORM_EPSILON = 1e-6f;
+
+/// Words of a product: groups, walk, out, bias. `out = scale · Σ panel(source) · W[tap] + bias`.
+template <u32 Columns, Precision P, Direction D> DEVICE void product(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 1 + WALK_WORDS + 2);
+    if (group() >= words[0]) return;
+    Product<Columns, P, D> product;
+    product.start(given, words + 1);
+    product.accumulate();
+    float *out = given.heap + words[1 + WALK_WORDS];
+    const float *bias = given.heap + words[2 + WALK_WORDS];
+    float scale = product.walk.scale;
+#pragma unroll
+    for (u32 j = 0; j < product.ACROSS; j++) {
+        u32 column = product.column(j);
+        float shift[2] = {0.0f, 0.0f};
+        if (given.variant & BIASED)
+            for (u32 e = 0; e < 2; e++)
+                if (column + e < product.walk.columns) shift[e] = bias[column + e];
+#pragma unroll
+        for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+            for (u32 half = 0; half < 2; half++) {
+                const float *sum = product.sums[i][j] + 2 * half;
+                product.write_two(out, product.row(i, half), column, scale * sum[0] + shift[0],
+                                  scale * sum[1] + shift[1]);
+            }
+    }
+}
+
+/// Words of a forward pass: groups, walk, z, a, inverse deviations, bias. Product, norm over the rows, activation.
+template <u32 Columns, Precision P, Activation A> DEVICE void forward_panel(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 1 + WALK_WORDS + 4);
+    if (group() >= words[0]) return;
+    Product<Columns, P, Direction::Forward> product;
+    product.start(given, words + 1);
+    product.accumulate();
+    words += 1 + WALK_WORDS;
+    float *z = given.heap + words[0];
+    float *a = given.heap + words[1];
+    float *inverse_deviation = given.heap + words[2];
+    const float *bias = given.heap + words[3];
+    u32 columns = product.walk.columns, batch = product.walk.batch;
+    float scale = product.walk.scale;
+    float means[product.ACROSS][2];
+#pragma unroll
+    for (u32 j = 0; j < product.ACROSS; j++)
+#pragma unroll
+        for (u32 e = 0; e < 2; e++) {
+            u32 column = product.column(j) + e;
+            float shift = column < columns ? bias[column] : 0.0f;
+            means[j][e] = 0.0f;
+#pragma unroll
+            for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+                for (u32 half = 0; half < 2; half++) {
+                    float &sum = product.sums[i][j][2 * half + e];
+                    sum = scale * sum + shift;
+                    if (product.row(i, half) < batch) means[j][e] += sum;
+                }
+        }
+    if (given.variant & NORMALISED) {
+        product.mean_over_rows(means);
+        float squares[product.ACROSS][2];
+#pragma unroll
+        for (u32 j = 0; j < product.ACROSS; j++)
+#pragma unroll
+            for (u32 e = 0; e < 2; e++) {
+                squares[j][e] = 0.0f;
+#pragma unroll
+                for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+                    for (u32 half = 0; half < 2; half++) {
+                        float &sum = product.sums[i][j][2 * half + e];
+                        sum -= means[j][e];
+                        if (product.row(i, half) < batch) squares[j][e] += sum * sum;
+                    }
+            }
+        product.mean_over_rows(squares);
+#pragma unroll
+        for (u32 j = 0; j < product.ACROSS; j++)
+#pragma unroll
+            for (u32 e = 0; e < 2; e++) {
+                u32 column = product.column(j) + e;
+                float inverse = 1.0f / sqrtf(squares[j][e] + NORM_EPSILON);
+                if (thread() % LANES < 4 && product.warp_down() == 0 && column < columns)
+                    inverse_deviation[(u64)product.at.location * columns + column] = inverse;
+#pragma unroll
+                for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+                    for (u32 half = 0; half < 2; half++) product.sums[i][j][2 * half + e] *= inverse;
+            }
+    }
+#pragma unroll
+    for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+        for (u32 half = 0; half < 2; half++)
+#pragma unroll
+            for (u32 j = 0; j < product.ACROSS; j++) {
+                u32 row = product.row(i, half), column = product.column(j);
+                const float *sum = product.sums[i][j] + 2 * half;
+                product.write_two(z, row, column, sum[0], sum[1]);
+                product.write_two(a, row, column, activate<A>(sum[0]), activate<A>(sum[1]));
+            }
+}
+
+/// normᵀ of a panel of ψ, which stands in the product's sums, with the statistics of the network whose z, inverse
+/// deviations and delta the words name.
+template <class Product> DEVICE void land(const Arguments &given, Product &product, const u32 *words) {
+    const float *z = given.heap + words[0];
+    const float *inverse_deviation = given.heap + words[1];
+    float *delta = given.heap + words[2];
+    bool normalised = given.variant & NORMALISED;
+    float means[Product::ACROSS][2], along[Product::ACROSS][2];
+#pragma unroll
+    for (u32 j = 0; j < Product::ACROSS; j++) means[j][0] = means[j][1] = along[j][0] = along[j][1] = 0.0f;
+    if (normalised) {
+#pragma unroll
+        for (u32 i = 0; i < Product::DOWN; i++)
+#pragma unroll
+            for (u32 half = 0; half < 2; half++)
+#pragma unroll
+                for (u32 j = 0; j < Product::ACROSS; j++) {
+                    float at[2];
+                    product.read_two(z, product.row(i, half), product.column(j), at);
+#pragma unroll
+                    for (u32 e = 0; e < 2; e++) {
+                        float psi = product.sums[i][j][2 * half + e];
+                        means[j][e] += psi;
+                        along[j][e] += psi * at[e];
+                    }
+                }
+        product.mean_over_rows(means);
+        product.mean_over_rows(along);
+    }
+#pragma unroll
+    for (u32 j = 0; j < Product::ACROSS; j++) {
+        u32 column = product.column(j);
+        float inverse[2] = {1.0f, 1.0f};
+#pragma unroll
+        for (u32 e = 0; e < 2; e++)
+            if (normalised && column + e < product.walk.columns)
+                inverse[e] = inverse_deviation[(u64)product.at.location * product.walk.columns + column + e];
+#pragma unroll
+        for (u32 i = 0; i < Product::DOWN; i++)
+#pragma unroll
+            for (u32 half = 0; half < 2; half++) {
+                u32 row = product.row(i, half);
+                float at[2] = {0.0f, 0.0f};
+                if (normalised) product.read_two(z, row, column, at);
+                float value[2];
+#pragma unroll
+                for (u32 e = 0; e < 2; e++)
+                    value[e] = inverse[e] * (product.sums[i][j][2 * half + e] - means[j][e] - at[e] * along[j][e]);
+                product.write_two(delta, row, column, value[0], value[1]);
+            }
+    }
+}
+
+/// Words of a feedback: groups, walk, and (z, inverse deviations, delta) of the path and of a second network. Product,
+/// slope of the path's network, normᵀ of the path's network and, if it is local, of the second one.
+template <u32 Columns, Precision P, Direction D, Activation A> DEVICE void feedback_panel(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 1 + WALK_WORDS + 6);
+    if (group() >= words[0]) return;
+    Product<Columns, P, D> product;
+    product.start(given, words + 1);
+    product.accumulate();
+    words += 1 + WALK_WORDS;
+    const float *path_z = given.heap + words[0];
+#pragma unroll
+    for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+        for (u32 half = 0; half < 2; half++)
+#pragma unroll
+            for (u32 j = 0; j < product.ACROSS; j++) {
+                float z[2];
+                product.read_two(path_z, product.row(i, half), product.column(j), z);
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    float &psi = product.sums[i][j][2 * half + e];
+                    psi = slope<A>(z[e]) * (product.walk.scale * psi);
+                }
+            }
+    u32 networks = given.variant & LOCAL ? 2 : 1;
+#pragma unroll 1
+    for (u32 network = 0; network < networks; network++) land(given, product, words + 3 * network);
+}

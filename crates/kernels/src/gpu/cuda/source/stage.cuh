@@ -1,0 +1,127 @@
+// How operands come to the matrix units: read four values at a time, cut into parts of bf16, and staged in shared
+// memory; a thread's next values are on their way while the last ones are multiplied.
+//
+// A value of f32 is two parts, the nearest bf16 and the nearest one of what is left: 16 significant bits. Three products
+// of parts stand for one; what is left out is 2^-16 of it. Layers so narrow that the errors of few terms do not cancel
+// take three parts, which are all of f32, and six products.
+
+/// What is kept of an operand: all of f32, what two parts hold, 11 bits of that (tf32), or one part.
+enum class Precision { Exact, F32, Tf32, Bf16 };
+
+template <Precision P> constexpr u32 PARTS = P == Precision::Bf16 ? 1 : P == Precision::Exact ? 3 : 2;
+
+/// Stages: the next one is filled while the last one is multiplied, but three parts leave no room for two.
+template <Precision P> constexpr u32 STAGES = P == Precision::Exact ? 1 : 2;
+
+/// The nearest value of 11 bits, the even one of two.
+DEVICE float nearest_tf32(float value) {
+    u32 bits = as_bits(value);
+    if ((bits & 0x7f800000u) == 0x7f800000u) return value;
+    return as_float((bits + 0xfffu + (bits >> 13 & 1u)) & 0xffffe000u);
+}
+
+/// Two values side by side.
+struct alignas(8) Two {
+    float value[2];
+};
+
+/// Four values side by side.
+struct alignas(16) Four {
+    float value[4];
+};
+
+/// Four values from `at` on, of which `count` are there.
+DEVICE Four read_four(const float *at, u32 count, bool aligned) {
+    Four four = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    if (aligned) {
+        if (count > 0) four = *reinterpret_cast<const Four *>(at);
+        return four;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+        if (i < count) four.value[i] = at[i];
+    return four;
+}
+
+struct alignas(8) Pair {
+    u32 low, high;
+};
+
+/// Writes four values at `to`, each part of them `part` values after the one before.
+template <Precision P> DEVICE void put_four(u16 *to, u32 part, Four four) {
+    if (P == Precision::Tf32)
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) four.value[i] = nearest_tf32(four.value[i]);
+#pragma unroll
+    for (u32 n = 0; n < PARTS<P>; n++) {
+        u32 packed[2] = {pack_bf16(four.value[0], four.value[1]), pack_bf16(four.value[2], four.value[3])};
+        *reinterpret_cast<Pair *>(to + n * part) = {packed[0], packed[1]};
+        if (n + 1 == PARTS<P>) break;
+        // What is left of infinity is nothing.
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            float taken = as_float(i % 2 == 0 ? packed[i / 2] << 16 : packed[i / 2] & 0xffff0000u);
+            four.value[i] = fabsf(taken) <= 3.4e38f ? four.value[i] - taken : 0.0f;
+        }
+    }
+}
+
+/// Adds the products of the parts of two pieces, the smallest first.
+template <u32 Parts> DEVICE void multiply_parts(float (&sums)[4], const u32 (&a)[Parts][4], const u32 *const (&b)[Parts]) {
+#pragma unroll
+    for (u32 rank = Parts; rank-- > 0;)
+#pragma unroll
+        for (u32 left = 0; left <= rank; left++) {
+            const u32 right[2] = {b[rank - left][0], b[rank - left][1]};
+            multiply(sums, a[left], right);
+        }
+}
+
+/// A block of an operand as it is staged: `Lines` lines of `Length` values side by side, with a gap between lines so
+/// that eight of them lie in different banks.
+template <u32 Lines, u32 Length> struct Block {
+    static constexpr u32 STRIDE = Length == 8 ? 24 : Length + 8;
+    /// Values of one part.
+    static constexpr u32 PART = Lines * STRIDE;
+    static constexpr u32 QUADS = Length / 4;
+    /// Lines that the work-group reads at once.
+    static constexpr u32 AT_ONCE = THREADS / QUADS < Lines ? THREADS / QUADS : Lines;
+    /// Fours that a thread reads.
+    static constexpr u32 TURNS = (Lines + AT_ONCE - 1) / AT_ONCE;
+};
+
+/// The piece of 16 rows × 16 terms of an operand whose lines are rows, for [`multiply`].
+template <class B> DEVICE void load_rows(u32 (&to)[4], const u16 *block, u32 row, u32 term) {
+    u32 lane = thread() % LANES;
+    load_matrices(to, block + (row + lane % 16) * B::STRIDE + term + lane / 16 * 8);
+}
+
+/// The same where lines are terms.
+template <class B> DEVICE void load_rows_of_terms(u32 (&to)[4], const u16 *block, u32 row, u32 term) {
+    u32 lane = thread() % LANES;
+    load_matrices_transposed(to, block + (term + lane / 16 * 8 + lane % 8) * B::STRIDE + row + lane / 8 % 2 * 8);
+}
+
+/// Pieces of 16 terms × 8 columns of an operand whose lines are terms: two side by side.
+template <class B> DEVICE void load_columns_of_terms(u32 (&to)[4], const u16 *block, u32 column, u32 term) {
+    u32 lane = thread() % LANES;
+    load_matrices_transposed(to, block + (term + lane % 16) * B::STRIDE + column + lane / 16 * 8);
+}
+
+/// One piece.
+template <class B> DEVICE void load_column_of_terms(u32 (&to)[2], const u16 *block, u32 column, u32 term) {
+    u32 lane = thread() % LANES;
+    load_two_matrices_transposed(to, block + (term + lane % 16) * B::STRIDE + column);
+}
+
+/// Pieces of 16 terms × 8 columns of an operand whose lines are columns: two side by side.
+template <class B> DEVICE void load_columns(u32 (&to)[4], const u16 *block, u32 column, u32 term) {
+    u32 lane = thread() % LANES;
+    load_matrices(to, block + (column + lane / 16 * 8 + lane % 8) * B::STRIDE + term + lane / 8 % 2 * 8);
+}
+
+/// One piece.
+template <class B> DEVICE void load_column(u32 (&to)[2], const u16 *block, u32 column, u32 term) {
+    u32 lane = thread() % LANES;
+    load_two_matrices(to, block + (column + lane % 8) * B::STRIDE + term + lane / 8 % 2 * 8);
+}

@@ -1,0 +1,31 @@
+//! The conformance suite on the kernels written for CUDA.
+//!
+//! They run on a device of CUDA if there is one. Elsewhere the C++ compiler `c++` (or `CXX`) compiles the same text for
+//! the processor, with an emulation of what it uses of a device. Where neither is there, each test says so and counts as
+//! skipped; `SANSPROP_REQUIRE_GPU=1` makes it fail.
+
+use sansprop_kernels::{Backend, GpuApi, GpuBackend, Operands};
+use std::path::PathBuf;
+
+mod cases;
+mod rounded;
+mod suite;
+
+fn device() -> Option<GpuBackend> {
+    let compiler = std::env::var_os("CXX").map_or_else(|| PathBuf::from("c++"), PathBuf::from);
+    let found = GpuBackend::open(GpuApi::Cuda, None)
+        .map_err(|e| e.to_string())
+        .or_else(|e| GpuBackend::emulated(&compiler).map_err(|other| format!("{e}; {other}")));
+    match found {
+        Ok(backend) => {
+            let backend = backend.rounding(Operands::F32);
+            println!("on {}", backend.device());
+            Some(backend)
+        }
+        Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
+        Err(e) => {
+            println!("skipped, 1 test without a GPU: {e}");
+            None
+        }
+    }
+}
