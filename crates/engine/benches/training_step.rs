@@ -36,6 +36,7 @@ struct Options {
     /// A GPU; none: the CPU.
     device: Option<GpuApi>,
     serve: bool,
+    cohort: usize,
 }
 
 fn options() -> Options {
@@ -48,6 +49,7 @@ fn options() -> Options {
         precision: "f32".into(),
         device: None,
         serve: false,
+        cohort: 1,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -79,6 +81,7 @@ fn options() -> Options {
                 );
             }
             "--serve" => options.serve = true,
+            "--cohort" => options.cohort = number(value()),
             // What `cargo bench` itself adds.
             "--bench" => {}
             other => panic!("unknown option {other}"),
@@ -145,11 +148,14 @@ fn run<B: Backend>(backend: &B, options: &Options) {
         rule: options.rule,
         optimizer: Optimizer::Sgd { lr: 1.0 },
     };
-    let mut cohort = Cohort::new(backend, network, SEED, options.batch, 0.1, &[spec]);
+    let mut cohort = {
+        let trials = vec![spec; options.cohort];
+        Cohort::new(backend, network, SEED, options.batch, 0.1, &trials)
+    };
     let minibatch = minibatch(options.batch);
     if backend.resident().is_some() && options.serve {
         println!("losses {}", losses(&mut cohort, &minibatch));
-        return serve_epochs(&mut cohort, options.batch);
+        return serve_epochs(&mut cohort, options);
     }
     backend.scope(|| {
         println!("losses {}", losses(&mut cohort, &minibatch));
@@ -206,13 +212,14 @@ const EPOCH: usize = 64;
 
 /// On a device that trains without the host: an epoch of random images for each line on standard input, of which a
 /// step's share is printed.
-fn serve_epochs<B: Backend>(cohort: &mut Cohort<'_, B>, batch: usize) {
+fn serve_epochs<B: Backend>(cohort: &mut Cohort<'_, B>, options: &Options) {
     let mut random = LegacyRandom::new(1234);
     let shape = ImageShape {
         height: 32,
         width: 32,
         channels: 3,
     };
+    let batch = options.batch;
     let count = EPOCH * batch + 1;
     let pixels = (0..count * shape.len()).map(|_| random.uniform() as f32);
     let labels = (0..count).map(|i| (i % 10) as u32).collect();
@@ -227,11 +234,11 @@ fn serve_epochs<B: Backend>(cohort: &mut Cohort<'_, B>, batch: usize) {
         eval_every: usize::MAX,
     };
     cohort.spread();
-    train(cohort, &split, &schedule, &mut Epochs(Instant::now()));
+    train(cohort, &split, &schedule, &mut Epochs(Instant::now(), options.cohort));
 }
 
-/// Waits for a line before each epoch, and says afterwards what its steps took.
-struct Epochs(Instant);
+/// Waits for a line before each epoch, and says afterwards what a step of one of so many trials took.
+struct Epochs(Instant, usize);
 
 impl<B: Backend> Observer<B> for Epochs {
     fn observe(&mut self, event: &Event, _: &Cohort<'_, B>) -> ControlFlow<()> {
@@ -243,7 +250,8 @@ impl<B: Backend> Observer<B> for Epochs {
                 self.0 = Instant::now();
             }
             Event::Resumable(position) if position.step == EPOCH => {
-                println!("{:.4}", self.0.elapsed().as_secs_f64() * 1e3 / EPOCH as f64);
+                let steps = (EPOCH * self.1) as f64;
+                println!("{:.4}", self.0.elapsed().as_secs_f64() * 1e3 / steps);
                 std::io::stdout().flush().expect("a reader");
             }
             _ => {}

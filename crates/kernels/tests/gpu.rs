@@ -8,6 +8,9 @@ mod cases;
 mod rounded;
 mod suite;
 
+/// Whether kernels leave operands of the next product as it reads them.
+const CUTS: bool = false;
+
 /// The first device of Vulkan (of Metal on Apple's systems), if there is one.
 fn device() -> Option<GpuBackend> {
     let api = match cfg!(target_vendor = "apple") {

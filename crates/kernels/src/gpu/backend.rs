@@ -115,7 +115,7 @@ impl Backend for GpuBackend {
     fn device(&self) -> String {
         match self.units {
             Units::Scalar => self.name.clone(),
-            Units::Matrix | Units::Cuda { .. } => format!("{}, matrix units", self.name),
+            Units::Matrix | Units::Cuda(_) => format!("{}, matrix units", self.name),
         }
     }
 
@@ -156,7 +156,7 @@ impl Backend for GpuBackend {
         let buffer = GpuBuffer::empty(&self.device, len);
         if len > 0 {
             let item = Item::new(Kernel::Clear, groups_of(len))
-                .writes(buffer.first(len))
+                .writes(buffer.written(len))
                 .count(len);
             self.note(item);
         }
@@ -169,6 +169,7 @@ impl Backend for GpuBackend {
     }
 
     fn write_f32(&self, values: &[f32], to: &mut GpuBuffer) {
+        to.written(values.len());
         self.device.write(values, to.region());
     }
 
@@ -214,9 +215,9 @@ impl Backend for GpuBackend {
         out: &mut GpuBuffer,
     ) {
         let size = batch * channels;
-        let item = Item::new(Kernel::Pool, groups_of(size))
-            .reads(input.first(locations * size))
-            .writes(out.first(size))
+        let item = Item::new(Kernel::Pool(input.form(locations * size)), groups_of(size))
+            .reads(input.as_it_is(locations * size))
+            .writes(out.written(size))
             .counts([locations, size]);
         self.note(item);
     }
@@ -345,7 +346,7 @@ impl Backend for GpuBackend {
         let len = weight.len();
         let item = Item::new(Kernel::Sign, groups_of(len))
             .reads(weight.first(len))
-            .writes(out.first(len))
+            .writes(out.written(len))
             .count(len)
             .factor(scale);
         self.note(item);
@@ -357,7 +358,7 @@ impl Backend for GpuBackend {
         let item = Item::new(Kernel::Sgd, groups_of(len))
             .reads(gate)
             .reads(gradient.first(len))
-            .writes(weight.first(len))
+            .writes(weight.written(len))
             .count(len)
             .factor(rate);
         self.note(item);
@@ -388,9 +389,9 @@ impl Backend for GpuBackend {
             .reads(updates.gate.unwrap_or_else(|| self.nothing()))
             .reads(rates)
             .reads(gradient.first(len))
-            .writes(first.first(len))
-            .writes(second.first(len))
-            .writes(weight.first(len))
+            .writes(first.written(len))
+            .writes(second.written(len))
+            .writes(weight.written(len))
             .count(len);
         let factors = [
             step.beta1,

@@ -2,28 +2,60 @@
 
 use super::launch::groups_of;
 use super::memory::{Device, Region};
+use super::operands::Form;
 use super::work::{Item, Kernel, Span};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A buffer of `f32` on a device. A clone is a buffer of its own, with the same values.
-pub struct GpuBuffer(Region);
+///
+/// What kernels were asked to write there may lie there cut (see [`Form`]): who wants it plain finds it so, at the cost
+/// of a kernel.
+pub struct GpuBuffer {
+    region: Region,
+    layout: Mutex<Layout>,
+}
+
+#[derive(Default)]
+struct Layout {
+    /// How the first so many values lie, if not plain.
+    cut: Option<(Form, usize)>,
+    /// The parts of plain values, beside them.
+    parts: Option<Copied>,
+}
+
+/// Parts of the first values of a plain buffer.
+struct Copied {
+    region: Region,
+    form: Form,
+    /// When they were made, as the device counts; none if the values changed since.
+    made: Option<u64>,
+}
 
 impl GpuBuffer {
     /// A buffer whose values are whatever lay there.
     pub(super) fn empty(device: &Arc<Device>, len: usize) -> Self {
-        Self(device.region(len))
+        Self {
+            region: device.region(len),
+            layout: Mutex::default(),
+        }
     }
 
     /// Number of values.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.region.len()
     }
 
+    /// Where the values lie, as f32.
     pub(super) fn region(&self) -> &Region {
-        &self.0
+        self.join();
+        &self.region
     }
 
-    /// The first `len` values, as an operand.
+    fn layout(&self) -> MutexGuard<'_, Layout> {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first `len` values, as an operand that is read.
     ///
     /// # Panics
     /// If there are fewer.
@@ -32,18 +64,144 @@ impl GpuBuffer {
         self.part(0, len)
     }
 
-    /// `len` values from `from` on, as an operand.
+    /// `len` values from `from` on, as an operand that is read.
     ///
     /// # Panics
     /// If there are fewer.
     #[track_caller]
     pub(super) fn part(&self, from: usize, len: usize) -> Span {
+        self.join();
+        self.span(from, len)
+    }
+
+    #[track_caller]
+    fn span(&self, from: usize, len: usize) -> Span {
         assert!(
             from + len <= self.len(),
             "a kernel needs {len} values from {from} on of a buffer of {}",
             self.len()
         );
-        self.0.span(from)
+        self.region.span(from)
+    }
+
+    /// The first `len` values, as an operand that is written.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[track_caller]
+    pub(super) fn written(&self, len: usize) -> Span {
+        self.written_part(0, len)
+    }
+
+    /// `len` values from `from` on, as an operand that is written.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[track_caller]
+    pub(super) fn written_part(&self, from: usize, len: usize) -> Span {
+        let whole = |&(_, values): &(Form, usize)| from == 0 && values <= len;
+        if !self.layout().cut.as_ref().is_none_or(whole) {
+            self.join();
+        }
+        self.forget();
+        self.span(from, len)
+    }
+
+    /// The first `len` values, as an operand that is written in such a form.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[track_caller]
+    pub(super) fn written_as(&self, form: Form, len: usize) -> Span {
+        let span = self.written(len);
+        if form != Form::Plain {
+            self.layout().cut = Some((form, len));
+        }
+        span
+    }
+
+    /// Nothing is known of the values any more.
+    fn forget(&self) {
+        let mut layout = self.layout();
+        layout.cut = None;
+        if let Some(parts) = &mut layout.parts {
+            parts.made = None;
+        }
+    }
+
+    /// How the first `len` values lie.
+    pub(super) fn form(&self, len: usize) -> Form {
+        match self.layout().cut {
+            Some((form, values)) if values == len => form,
+            _ => Form::Plain,
+        }
+    }
+
+    /// The first `len` values in whatever form they lie.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[track_caller]
+    pub(super) fn as_it_is(&self, len: usize) -> Span {
+        match self.form(len) {
+            Form::Plain => self.first(len),
+            _ => self.span(0, len),
+        }
+    }
+
+    /// The first `len` values cut, where they lie or, if they are plain there, beside them.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[track_caller]
+    pub(super) fn cut(&self, form: Form, len: usize) -> Span {
+        if self.form(len) == form {
+            return self.span(0, len);
+        }
+        let values = self.first(len);
+        let device = self.region.device();
+        let now = device.epoch();
+        let mut layout = self.layout();
+        let parts = match layout.parts.take() {
+            Some(parts) if parts.form == form && parts.region.len() == len => parts,
+            _ => Copied {
+                region: device.region(len),
+                form,
+                made: None,
+            },
+        };
+        let span = parts.region.span(0);
+        if parts.made != Some(now) {
+            let item = Item::new(Kernel::Cut(form), groups_of(len))
+                .reads(values)
+                .writes(span)
+                .count(len);
+            device.note(item);
+        }
+        layout.parts = Some(Copied {
+            made: Some(now),
+            ..parts
+        });
+        span
+    }
+
+    /// Makes values plain that lie cut.
+    fn join(&self) {
+        let Some((form, len)) = self.layout().cut.take() else {
+            return;
+        };
+        let device = self.region.device();
+        let room = device.region(len);
+        let join = Item::new(Kernel::Join(form), groups_of(len))
+            .reads(self.region.span(0))
+            .writes(room.span(0))
+            .count(len);
+        device.note(join);
+        let back = Item::new(Kernel::Copy, groups_of(len))
+            .reads(room.span(0))
+            .writes(self.region.span(0))
+            .count(len);
+        device.note(back);
     }
 
     /// Overwrites the start with the first `len` values of another buffer.
@@ -53,15 +211,15 @@ impl GpuBuffer {
         }
         let item = Item::new(Kernel::Copy, groups_of(len))
             .reads(from.first(len))
-            .writes(self.first(len))
+            .writes(self.written(len))
             .count(len);
-        self.0.device().note(item);
+        self.region.device().note(item);
     }
 }
 
 impl Clone for GpuBuffer {
     fn clone(&self) -> Self {
-        let mut twin = Self::empty(self.0.device(), self.len());
+        let mut twin = Self::empty(self.region.device(), self.len());
         twin.overwrite(self.len(), self);
         twin
     }

@@ -23,7 +23,7 @@ impl GradientTile {
     /// The tile for so many inputs and outputs. In CUDA's own kernels, its sides are those of the work-group.
     pub(super) fn new(inputs: usize, outputs: usize, operands: Operands, units: Units) -> Self {
         let [inputs, outputs] = match units {
-            Units::Cuda { .. } => cuda::sides_of_a_gradient(inputs, outputs),
+            Units::Cuda(_) => cuda::sides_of_a_gradient(inputs, outputs),
             Units::Scalar | Units::Matrix => [inputs, outputs].map(columns_a_thread),
         };
         Self {
@@ -37,7 +37,7 @@ impl GradientTile {
     /// Work-groups that cover so many inputs, and so many outputs.
     pub(super) fn groups(self, inputs: usize, outputs: usize) -> [usize; 2] {
         let side = match self.units {
-            Units::Cuda { .. } => 1,
+            Units::Cuda(_) => 1,
             Units::Scalar | Units::Matrix => SIDE,
         };
         [
@@ -57,8 +57,9 @@ impl GradientTile {
     }
 }
 
-/// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale.
-pub(super) const GRADIENT_WORDS: usize = 11;
+/// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale; CUDA's kernels read
+/// two more, values of the input and of delta.
+pub(super) const GRADIENT_WORDS: usize = 13;
 
 /// What a work-group of a gradient sums, and where its tile lies.
 #[derive(CubeType)]

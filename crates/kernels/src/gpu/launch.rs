@@ -108,7 +108,7 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
                 direction,
                 biased,
             ),
-            Kernel::ForwardPanel { tile, arrival } => forward_panel::launch_unchecked(
+            Kernel::ForwardPanel { tile, arrival, .. } => forward_panel::launch_unchecked(
                 client,
                 count,
                 dim,
@@ -181,7 +181,7 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
             Kernel::Normalise(arrival) => {
                 normalise::launch_unchecked(client, count, dim, heap, table, first, arrival);
             }
-            Kernel::Land(arrival) => {
+            Kernel::Land(arrival, _) => {
                 land::launch_unchecked(client, count, dim, heap, table, first, arrival);
             }
             Kernel::Gather => {
@@ -195,11 +195,12 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
                 sequence_loss::launch_unchecked(client, count, dim, heap, table, first, step);
             }
             Kernel::Adam => adam::launch_unchecked(client, count, dim, heap, table, first, step),
-            Kernel::Pool => pool::launch_unchecked(client, count, dim, heap, table, first),
+            Kernel::Pool(_) => pool::launch_unchecked(client, count, dim, heap, table, first),
+            Kernel::Cut(_) | Kernel::Join(_) => unreachable!("only CUDA's own kernels cut operands"),
             Kernel::Clear => clear::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::Copy => copy::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::Sign => sign::launch_unchecked(client, count, dim, heap, table, first),
-            Kernel::BiasPart => bias_part::launch_unchecked(client, count, dim, heap, table, first),
+            Kernel::BiasPart(_) => bias_part::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::AddParts => add_parts::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::Sgd => sgd::launch_unchecked(client, count, dim, heap, table, first),
         }

@@ -108,6 +108,8 @@ pub(super) struct Device {
     accelerator: Box<dyn Accelerator>,
     state: Mutex<State>,
     launches: AtomicU64,
+    /// Recordings begun and ended: what was noted before one is no part of it.
+    epoch: AtomicU64,
 }
 
 impl Device {
@@ -128,11 +130,17 @@ impl Device {
             accelerator,
             state: Mutex::new(state),
             launches: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
         })
     }
 
     fn open(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that changes whenever a recording begins or ends.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Kernels started so far.
@@ -350,10 +358,12 @@ impl Device {
         let mut state = self.open();
         self.run_waiting(&mut state);
         state.recording = true;
+        self.epoch.fetch_add(1, Ordering::Relaxed);
         drop(state);
         work();
         let mut state = self.open();
         state.recording = false;
+        self.epoch.fetch_add(1, Ordering::Relaxed);
         Recording {
             program: self.settle(&mut state),
             device: Arc::clone(self),

@@ -44,6 +44,18 @@ impl Operands {
     }
 }
 
+/// How an array lies in a device's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// As f32.
+    #[default]
+    Plain,
+    /// As bf16.
+    OnePart,
+    /// As the nearest bf16 and, after all of these, the nearest ones of what that leaves.
+    TwoParts,
+}
+
 /// The nearest value that operands can be, the even one of two. NaN and infinity stay what they are.
 #[cube]
 pub(super) fn nearest(value: f32, #[comptime] operands: Operands) -> f32 {

@@ -5,13 +5,13 @@ use super::buffer::GpuBuffer;
 use super::cuda;
 use super::gradient::GradientTile;
 use super::launch::groups_of;
-use super::operands::Operands;
+use super::operands::{Form, Operands};
 use super::panel::Arrival;
 use super::tile::{Direction, MOST_ROWS, SIDE, Tile};
 use super::units::Units;
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
-use crate::{Landing, Layer, Norm, Record};
+use crate::{Activation, Landing, Layer, Norm, Record};
 
 /// Work-groups that a weight gradient is cut into at least, where there are links enough.
 const GRADIENT_GROUPS: usize = 512;
@@ -46,7 +46,11 @@ impl<'a> Walk<'a> {
                 batch,
                 columns,
                 operands,
-                units.of(operands, layer.inputs, layer.outputs),
+                units.of(
+                    operands,
+                    locations * batch * columns,
+                    [layer.inputs, layer.outputs],
+                ),
             ),
         }
     }
@@ -99,6 +103,33 @@ impl<'a> Walk<'a> {
             .count(links.start)
             .counts([self.batch, channels, columns, locations])
             .factor(scale)
+            .counts([self.input_len(), self.layer.wiring.taps()])
+    }
+
+    /// Weights and source panels as the product reads them.
+    fn operands(&self, weight: &GpuBuffer, input: &GpuBuffer) -> [Span; 2] {
+        let lengths = [self.layer.weights(), self.input_len()];
+        match self.tile.units.cuts() {
+            true => {
+                let form = self.tile.units.form(self.tile.operands);
+                [weight.cut(form, lengths[0]), input.cut(form, lengths[1])]
+            }
+            false => [weight.first(lengths[0]), input.first(lengths[1])],
+        }
+    }
+
+    /// The same product, with a result that lies in such a form.
+    fn giving(mut self, result: Form) -> Self {
+        self.tile.units = self.tile.units.giving(result);
+        self
+    }
+
+    /// The same product, of operands that are plain.
+    pub(super) fn plain(mut self) -> Self {
+        if let Units::Cuda(parts) = &mut self.tile.units {
+            parts.cut = false;
+        }
+        self
     }
 }
 
@@ -150,15 +181,11 @@ impl GpuBackend {
             biased: bias.is_some(),
         };
         let shift = bias.map_or_else(|| self.nothing(), |bias| bias.first(columns));
+        let [weight, input] = walk.operands(weight, input);
+        let wiring = self.wiring(&walk.layer.wiring);
         let item = walk
-            .item(
-                kernel,
-                scale,
-                weight.first(walk.layer.weights()),
-                input.first(walk.input_len()),
-                &self.wiring(&walk.layer.wiring),
-            )
-            .writes(out.first(walk.output_len()))
+            .item(kernel, scale, weight, input, &wiring)
+            .writes(out.written(walk.output_len()))
             .reads(shift);
         self.note(item);
     }
@@ -181,27 +208,30 @@ impl GpuBackend {
             let (count, rows) = groups(layer, batch);
             let kernel = Kernel::Normalise(arrival(layer));
             let item = Item::new(kernel, count * layer.outputs.div_ceil(SIDE))
-                .writes(z.first(len))
-                .writes(out.a.first(len))
+                .writes(z.written(len))
+                .writes(out.a.written(len))
                 .writes(inverse_deviation)
                 .counts([count, rows, layer.outputs]);
             self.note(item);
             return;
         }
+        // An output that is a sum and nothing else is the network's: no product reads it.
+        let result = match (layer.norm, layer.activation) {
+            (Norm::None, Activation::Linear) => Form::Plain,
+            _ => self.units.result(self.operands, layer.outputs),
+        };
+        let walk = walk.giving(result);
         let kernel = Kernel::ForwardPanel {
             tile: walk.tile,
             arrival: arrival(layer),
+            z: !std::ptr::eq(z, &raw const out.a),
         };
+        let [weight, input] = walk.operands(weight, input);
+        let wiring = self.wiring(&layer.wiring);
         let item = walk
-            .item(
-                kernel,
-                layer.scale,
-                weight.first(layer.weights()),
-                input.first(walk.input_len()),
-                &self.wiring(&layer.wiring),
-            )
-            .writes(z.first(len))
-            .writes(out.a.first(len))
+            .item(kernel, layer.scale, weight, input, &wiring)
+            .writes(z.written(len))
+            .writes(out.a.written_as(result, len))
             .writes(inverse_deviation)
             .reads(bias.first(layer.outputs));
         self.note(item);
@@ -231,6 +261,8 @@ impl GpuBackend {
             self.signal_lands(port, batch, 1.0, signal, path_z, path);
             return;
         }
+        let result = self.units.result(self.operands, port.outputs);
+        let walk = walk.giving(result);
         let kernel = Kernel::FeedbackPanel {
             tile: walk.tile,
             direction: walk.direction,
@@ -241,15 +273,11 @@ impl GpuBackend {
             let inverse_deviation = &landing.record.inverse_deviation;
             item.reads(landing.record.z.first(len))
                 .reads(inverse_deviation.first(port.deviations()))
-                .writes(landing.delta.first(len))
+                .writes(landing.delta.written_as(result, len))
         };
-        let item = walk.item(
-            kernel,
-            walk.layer.scale,
-            weight.first(walk.layer.weights()),
-            input.first(walk.input_len()),
-            &self.wiring(&walk.layer.wiring),
-        );
+        let [weight, input] = walk.operands(weight, input);
+        let wiring = self.wiring(&walk.layer.wiring);
+        let item = walk.item(kernel, walk.layer.scale, weight, input, &wiring);
         let item = lands(item, &path);
         self.note(match local {
             Some(local) => lands(item, &local),
@@ -270,13 +298,14 @@ impl GpuBackend {
     ) {
         let len = port.locations() * batch * port.outputs;
         let (count, rows) = groups(port, batch);
-        let kernel = Kernel::Land(arrival(port));
+        let result = self.units.result(self.operands, port.outputs);
+        let kernel = Kernel::Land(arrival(port), result);
         let item = Item::new(kernel, count * port.outputs.div_ceil(SIDE))
             .reads(signal.first(signal_rows * port.outputs))
             .reads(path_z.first(len))
             .reads(landing.record.z.first(len))
             .reads(landing.record.inverse_deviation.first(port.deviations()))
-            .writes(landing.delta.first(len))
+            .writes(landing.delta.written_as(result, len))
             .counts([count, rows, port.outputs, signal_rows])
             .factor(scale);
         self.note(item);
@@ -292,34 +321,48 @@ impl GpuBackend {
         weights: &GpuBuffer,
         biases: &GpuBuffer,
     ) {
-        let units = self.units.of(self.operands, layer.inputs, layer.outputs);
+        let channels = [layer.inputs, layer.outputs];
+        let units = self.units.of(self.operands, layer.weights(), channels);
         let tile = GradientTile::new(layer.inputs, layer.outputs, self.operands, units);
         let taps = layer.wiring.taps();
         let [across, down] = tile.groups(layer.inputs, layer.outputs);
         let longest = layer.wiring.forward().len().div_ceil(taps).max(1);
         let wanted = match self.units {
-            Units::Cuda { .. } => cuda::GRADIENT_GROUPS,
+            Units::Cuda(_) => cuda::GRADIENT_GROUPS,
             Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
         };
         let parts = wanted.div_ceil(across * down * taps).clamp(1, longest);
         let len = layer.weights();
         let wiring = self.wiring(&layer.wiring);
         let rows = layer.locations() * batch;
+        let values = [
+            layer.sources() * batch * layer.inputs,
+            rows * layer.outputs,
+        ];
+        let operands = match units.cuts() {
+            true => {
+                let form = units.form(self.operands);
+                [input.cut(form, values[0]), delta.cut(form, values[1])]
+            }
+            false => [input.first(values[0]), delta.first(values[1])],
+        };
         self.in_parts(parts, len, weights, |out| {
             Item::new(Kernel::GradientPart(tile), across * down * taps * parts)
-                .reads(input.first(layer.sources() * batch * layer.inputs))
-                .reads(delta.first(rows * layer.outputs))
+                .reads(operands[0])
+                .reads(operands[1])
                 .count(wiring.by_tap.start)
-                .writes(out.first(parts * len))
+                .writes(out.written(parts * len))
                 .counts([batch, layer.inputs, layer.outputs, taps, parts])
                 .factor(layer.scale)
+                .counts(values)
         });
         let groups = layer.outputs.div_ceil(SIDE);
         let parts = (GRADIENT_GROUPS / groups).clamp(1, rows.div_ceil(8 * SIDE));
         self.in_parts(parts, layer.outputs, biases, |out| {
-            Item::new(Kernel::BiasPart, groups * parts)
-                .reads(delta.first(rows * layer.outputs))
-                .writes(out.first(parts * layer.outputs))
+            let kernel = Kernel::BiasPart(delta.form(values[1]));
+            Item::new(kernel, groups * parts)
+                .reads(delta.as_it_is(values[1]))
+                .writes(out.written(parts * layer.outputs))
                 .counts([rows, layer.outputs, parts])
         });
     }
@@ -339,9 +382,13 @@ impl GpuBackend {
         }
         let scratch = GpuBuffer::empty(self.memory(), parts * len);
         self.note(work(&scratch));
-        let sum = Item::new(Kernel::AddParts, groups_of(len))
+        let groups = match self.units {
+            Units::Cuda(_) => len.div_ceil(cuda::ADDED),
+            Units::Scalar | Units::Matrix => groups_of(len),
+        };
+        let sum = Item::new(Kernel::AddParts, groups)
             .reads(scratch.first(parts * len))
-            .writes(out.first(len))
+            .writes(out.written(len))
             .counts([parts, len]);
         self.note(sum);
     }

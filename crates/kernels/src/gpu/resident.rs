@@ -24,7 +24,7 @@ impl GpuBackend {
         let item = Item::new(Kernel::ClassificationLoss, 1)
             .reads(output.first(len))
             .reads(labels.first(batch))
-            .writes(error.first(len))
+            .writes(error.written(len))
             .writes(report)
             .writes(gate)
             .counts([REPORT, batch, classes])
@@ -44,7 +44,7 @@ impl GpuBackend {
         let item = Item::new(Kernel::SequenceLoss, 1)
             .reads(output.first(len))
             .reads(targets.first(len))
-            .writes(error.first(len))
+            .writes(error.written(len))
             .writes(report)
             .writes(gate)
             .counts([REPORT, len, batch]);
@@ -80,7 +80,7 @@ impl Resident<GpuBuffer> for GpuBackend {
         let len = batch * locations * channels;
         let item = Item::new(Kernel::Gather, groups_of(len))
             .reads(data.first(data.len()))
-            .writes(out.first(len))
+            .writes(out.written(len))
             .counts([0, batch, locations, channels]);
         self.note(item);
     }
@@ -96,7 +96,7 @@ impl Resident<GpuBuffer> for GpuBackend {
         verdict: Verdict<'_, GpuBuffer>,
     ) {
         let Verdict { reports, gate } = verdict;
-        let verdict = (reports.first(reports.len()), gate.first(1));
+        let verdict = (reports.written(reports.len()), gate.written(1));
         self.note_loss(labels, (batch, classes, shift), output, error, verdict);
     }
 
@@ -110,7 +110,7 @@ impl Resident<GpuBuffer> for GpuBackend {
         verdict: Verdict<'_, GpuBuffer>,
     ) {
         let Verdict { reports, gate } = verdict;
-        let verdict = (reports.first(reports.len()), gate.first(1));
+        let verdict = (reports.written(reports.len()), gate.written(1));
         self.note_sequence_loss(targets, (len, batch), output, error, verdict);
     }
 

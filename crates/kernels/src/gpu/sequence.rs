@@ -41,7 +41,8 @@ impl GpuBackend {
             &record.z,
         );
         let step = self.to_units(cell, cell.width, cell.scale);
-        let walk = self.walk(&step, batch, Direction::Forward);
+        // A step reads one panel among many, which lies as its predecessor wrote it.
+        let walk = self.walk(&step, batch, Direction::Forward).plain();
         let kernel = Kernel::RecurStep(walk.tile(), cell.activation);
         let (size, wiring) = (batch * cell.width, self.wiring(self.dense()));
         let hidden = weights.hidden.first(step.weights());
@@ -49,8 +50,8 @@ impl GpuBackend {
             let before = record.a.part(t * size, size);
             let item = walk
                 .item(kernel, step.scale, hidden, before, &wiring)
-                .writes(record.z.part(t * size, size))
-                .writes(record.a.part((t + 1) * size, size));
+                .writes(record.z.written_part(t * size, size))
+                .writes(record.a.written_part((t + 1) * size, size));
             self.note(item);
         }
     }
@@ -66,7 +67,7 @@ impl GpuBackend {
         local: Option<&Landing<'_, GpuBuffer>>,
     ) {
         let step = self.to_units(cell, cell.width, cell.scale);
-        let walk = self.walk(&step, batch, Direction::Backward);
+        let walk = self.walk(&step, batch, Direction::Backward).plain();
         let (size, wiring) = (batch * cell.width, self.wiring(self.dense()));
         let hidden = hidden.first(step.weights());
         for t in (0..=cell.steps).rev() {
@@ -84,13 +85,13 @@ impl GpuBackend {
             let item = walk
                 .item(kernel, step.scale, hidden, later, &wiring)
                 .reads(signal.part(t * size, size))
-                .writes(unrolled.carried.part(t * size, size))
+                .writes(unrolled.carried.written_part(t * size, size))
                 .reads(unrolled.path.z.part(here, size))
-                .writes(unrolled.delta.part(here, size));
+                .writes(unrolled.delta.written_part(here, size));
             self.note(match local {
                 Some(local) => item
                     .reads(local.record.z.part(here, size))
-                    .writes(local.delta.part(here, size)),
+                    .writes(local.delta.written_part(here, size)),
                 None => item.counts([0; 2]),
             });
         }

@@ -4,7 +4,7 @@ use super::cuda;
 use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
 use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
-use super::units::Units;
+use super::units::{Parts, Units};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -38,7 +38,7 @@ impl Tile {
     ) -> Self {
         let rows = batch.min(MOST_ROWS).div_ceil(SIDE);
         let (rows, columns) = match units {
-            Units::Cuda { exact } => {
+            Units::Cuda(Parts { exact, .. }) => {
                 let panels = locations * batch.div_ceil(MOST_ROWS);
                 (
                     MOST_ROWS / SIDE,
@@ -58,7 +58,7 @@ impl Tile {
     /// Columns of the work-group.
     fn width(self) -> usize {
         match self.units {
-            Units::Cuda { .. } => self.columns,
+            Units::Cuda(_) => self.columns,
             Units::Scalar | Units::Matrix => SIDE * self.columns,
         }
     }
@@ -132,8 +132,8 @@ pub(super) struct Walk {
     pub(super) scale: f32,
 }
 
-/// Words of a [`Walk`].
-pub(super) const WALK_WORDS: usize = 8;
+/// Words of a [`Walk`]; CUDA's kernels read two more, values of the source panels and matrices of the weights.
+pub(super) const WALK_WORDS: usize = 10;
 
 /// The walk that stands at `at`.
 #[cube]

@@ -3,7 +3,7 @@
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
 use super::matrix::{PLANE, SHARED_BYTES};
-use super::operands::Operands;
+use super::operands::{Form, Operands};
 use super::tile::{Direction, SIDE};
 use crate::{Activation, Layer, Norm, Wiring};
 use cubecl::ir::features::MmaConfig;
@@ -17,24 +17,68 @@ pub(super) enum Units {
     Scalar,
     /// The matrix instruction, of a plane of threads together.
     Matrix,
-    /// The same, by the kernels written for CUDA: of bf16 alone, into two parts of which they cut what they multiply, or
-    /// into three where `exact`.
-    Cuda {
-        /// Whether products of f32 are as exact as f32 is.
-        exact: bool,
-    },
+    /// The same, by the kernels written for CUDA.
+    Cuda(Parts),
 }
 
-/// Inputs or outputs below which a layer's products are as exact as f32 is.
-const NARROW: usize = 8;
+/// How kernels written for CUDA multiply: bf16 alone, into parts of which f32 is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Parts {
+    /// Whether all of f32 is kept, in three parts.
+    pub(super) exact: bool,
+    /// Whether the operands are cut in memory, by those who wrote them.
+    pub(super) cut: bool,
+    /// How the next product's operand is to lie in memory.
+    pub(super) result: Form,
+}
+
+/// Values of a result below which the errors of two parts do not average out. Nor may they in narrow layers; those that
+/// are not cut are exact.
+const FEW: usize = 128;
+/// Channels that are copied at once: cut arrays have a multiple of it.
+const TOGETHER: usize = 8;
 
 impl Units {
-    /// What multiplies such operands in a layer of so many inputs and outputs.
-    pub(super) fn of(self, operands: Operands, inputs: usize, outputs: usize) -> Self {
+    /// What multiplies such operands where a result has so many values, and the operands channels side by side.
+    pub(super) fn of(self, operands: Operands, values: usize, channels: [usize; 2]) -> Self {
+        let Self::Cuda(_) = self else {
+            return self;
+        };
+        let whole = channels.iter().all(|c| c.is_multiple_of(TOGETHER));
+        let exact = operands == Operands::F32 && (!whole || values < FEW);
+        Self::Cuda(Parts {
+            exact,
+            cut: whole && !exact && self.form(operands) != Form::Plain,
+            result: Form::Plain,
+        })
+    }
+
+    /// How operands are cut that products read.
+    pub(super) fn form(self, operands: Operands) -> Form {
+        match (self, operands) {
+            (Self::Cuda(_), Operands::F32) => Form::TwoParts,
+            (Self::Cuda(_), Operands::Bf16) => Form::OnePart,
+            _ => Form::Plain,
+        }
+    }
+
+    /// How a result of so many channels is to lie in memory.
+    pub(super) fn result(self, operands: Operands, channels: usize) -> Form {
+        match channels.is_multiple_of(TOGETHER) {
+            true => self.form(operands),
+            false => Form::Plain,
+        }
+    }
+
+    /// Whether operands are cut in memory.
+    pub(super) fn cuts(self) -> bool {
+        matches!(self, Self::Cuda(Parts { cut: true, .. }))
+    }
+
+    /// The same, with a result that lies in such a form.
+    pub(super) fn giving(self, result: Form) -> Self {
         match self {
-            Self::Cuda { .. } => Self::Cuda {
-                exact: operands == Operands::F32 && inputs.min(outputs) < NARROW,
-            },
+            Self::Cuda(parts) => Self::Cuda(Parts { result, ..parts }),
             other => other,
         }
     }

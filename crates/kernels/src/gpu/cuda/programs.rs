@@ -1,21 +1,25 @@
 //! The kernels' text: which function, with which sizes, stands for a [`Kernel`].
 
-use super::super::operands::Operands;
+use super::super::operands::{Form, Operands};
 use super::super::panel::Arrival;
 use super::super::tile::{Direction, Tile};
-use super::super::units::Units;
+use super::super::units::{Parts, Units};
 use super::Kernel;
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 12] = [
     include_str!("source/work.cuh"),
     include_str!("source/activation.cuh"),
     include_str!("source/stage.cuh"),
+    include_str!("source/planes.cuh"),
+    include_str!("source/sums.cuh"),
+    include_str!("source/cut.cuh"),
     include_str!("source/product.cuh"),
     include_str!("source/panel.cuh"),
     include_str!("source/recurrent.cuh"),
     include_str!("source/gradient.cuh"),
+    include_str!("source/gradients.cuh"),
     include_str!("source/elementwise.cuh"),
 ];
 
@@ -89,7 +93,7 @@ impl Source {
 
 fn precision(operands: Operands, units: Units) -> &'static str {
     match operands {
-        _ if units == (Units::Cuda { exact: true }) => "Precision::Exact",
+        _ if matches!(units, Units::Cuda(Parts { exact: true, .. })) => "Precision::Exact",
         Operands::F32 => "Precision::F32",
         Operands::Tf32 => "Precision::Tf32",
         Operands::Bf16 => "Precision::Bf16",
@@ -112,19 +116,27 @@ fn sigma(activation: Activation) -> &'static str {
     }
 }
 
-/// A function that multiplies panels by weights; `activation` is its last size where it has one.
-fn product(name: &str, tile: Tile, direction: Direction, sizes: &[&str]) -> Source {
+/// A function that multiplies panels by weights, for so many columns.
+fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Activation>) -> Source {
     let columns = tile.columns;
+    let kind = if tile.units.cuts() {
+        "CutProduct"
+    } else {
+        "Product"
+    };
     let (precision, way) = (precision(tile.operands, tile.units), way(direction));
-    let mut all = vec![columns.to_string(), precision.to_owned()];
-    all.extend(sizes.iter().map(|&size| size.to_owned()));
+    let product = format!("{kind}<{columns}, {precision}, {way}>");
+    let function = match activation {
+        Some(activation) => format!("{name}<{product}, {}>", sigma(activation)),
+        None => format!("{name}<{product}>"),
+    };
     Source {
-        function: format!("{name}<{}>", all.join(", ")),
-        shared: format!("(Product<{columns}, {precision}, {way}>::SHARED)"),
-        // Registers allow so many without spilling.
-        together: match columns {
-            128.. => 1,
-            64.. => 2,
+        function,
+        shared: format!("({product}::SHARED)"),
+        // Registers allow so many.
+        together: match (columns, tile.units.cuts()) {
+            (128.., false) => 1,
+            (32.., _) => 2,
             _ => 3,
         },
     }
@@ -135,22 +147,19 @@ pub(super) fn source(kernel: Kernel) -> Source {
     match kernel {
         Kernel::Product {
             tile, direction, ..
-        } => product("product", tile, direction, &[way(direction)]),
-        Kernel::ForwardPanel { tile, arrival } => {
-            let sizes = [sigma(arrival.activation)];
-            product("forward_panel", tile, Direction::Forward, &sizes)
+        } => product("product", tile, direction, None),
+        Kernel::ForwardPanel { tile, arrival, .. } => {
+            let activation = Some(arrival.activation);
+            product("forward_panel", tile, Direction::Forward, activation)
         }
         Kernel::FeedbackPanel {
             tile,
             direction,
             arrival,
             ..
-        } => {
-            let sizes = [way(direction), sigma(arrival.activation)];
-            product("feedback_panel", tile, direction, &sizes)
-        }
+        } => product("feedback_panel", tile, direction, Some(arrival.activation)),
         Kernel::RecurStep(tile, activation) => {
-            product("recur_step", tile, Direction::Forward, &[sigma(activation)])
+            product("recur_step", tile, Direction::Forward, Some(activation))
         }
         Kernel::FeedbackStep {
             tile, activation, ..
@@ -158,35 +167,41 @@ pub(super) fn source(kernel: Kernel) -> Source {
             "feedback_step",
             tile,
             Direction::Backward,
-            &[sigma(activation)],
+            Some(activation),
         ),
         Kernel::GradientPart(tile) => {
-            let sizes = format!(
-                "{}, {}, {}",
-                tile.inputs,
-                tile.outputs,
-                precision(tile.operands, tile.units)
+            let (inputs, outputs) = (tile.inputs, tile.outputs);
+            let precision = precision(tile.operands, tile.units);
+            let sum = format!(
+                "Gradient<{inputs}, {outputs}, {precision}, {}>",
+                tile.units.cuts()
             );
             Source {
-                function: format!("gradient_part<{sizes}>"),
-                shared: format!("(Gradient<{sizes}>::SHARED)"),
-                together: 1,
+                function: format!("gradient_part<{inputs}, {outputs}, {sum}>"),
+                shared: format!("({sum}::SHARED)"),
+                together: match (inputs * outputs, tile.units.cuts()) {
+                    (_, false) => 1,
+                    (1024.., true) => 2,
+                    _ => 3,
+                },
             }
         }
         Kernel::Normalise(arrival) => {
             elementwise(&format!("normalise<{}>", sigma(arrival.activation)))
         }
-        Kernel::Land(arrival) => {
+        Kernel::Land(arrival, _) => {
             elementwise(&format!("land_signal<{}>", sigma(arrival.activation)))
         }
-        Kernel::Pool => elementwise("pool"),
+        Kernel::Pool(_) => elementwise("pool"),
+        Kernel::Cut(_) => elementwise("cut"),
+        Kernel::Join(_) => elementwise("join"),
         Kernel::Clear => elementwise("clear"),
         Kernel::Copy => elementwise("copy"),
         Kernel::Sign => elementwise("sign"),
         Kernel::Gather => elementwise("gather"),
         Kernel::ClassificationLoss => elementwise("classification_loss"),
         Kernel::SequenceLoss => elementwise("sequence_loss"),
-        Kernel::BiasPart => elementwise("bias_part"),
+        Kernel::BiasPart(_) => elementwise("bias_part"),
         Kernel::AddParts => elementwise("add_parts"),
         Kernel::Sgd => elementwise("sgd"),
         Kernel::Adam => elementwise("adam"),
@@ -195,17 +210,37 @@ pub(super) fn source(kernel: Kernel) -> Source {
 
 /// What a kernel is to do beside what its name says: the bits of `Do` in `source/work.cuh`.
 pub(super) fn variant(kernel: Kernel) -> u32 {
-    let bits = |bits: [(bool, u32); 2]| bits.iter().map(|&(on, bit)| u32::from(on) * bit).sum();
-    let normalised = |arrival: Arrival| (arrival.normalised, 1);
+    let normalised = |arrival: Arrival| bit(arrival.normalised, 1);
+    let result = |tile: Tile| match tile.units {
+        Units::Cuda(parts) => form(parts.result, 64),
+        Units::Scalar | Units::Matrix => 0,
+    };
     match kernel {
-        Kernel::Product { biased, .. } => u32::from(biased) * 2,
-        Kernel::ForwardPanel { arrival, .. }
-        | Kernel::Normalise(arrival)
-        | Kernel::Land(arrival) => bits([normalised(arrival), (false, 0)]),
-        Kernel::FeedbackPanel { arrival, local, .. } => bits([normalised(arrival), (local, 4)]),
+        Kernel::Product { biased, .. } => bit(biased, 2),
+        Kernel::ForwardPanel { tile, arrival, z } => {
+            normalised(arrival) | result(tile) | bit(!z, 256)
+        }
+        Kernel::Normalise(arrival) => normalised(arrival),
+        Kernel::Land(arrival, of) => normalised(arrival) | form(of, 64),
+        Kernel::FeedbackPanel {
+            tile,
+            arrival,
+            local,
+            ..
+        } => normalised(arrival) | result(tile) | bit(local, 4),
         Kernel::FeedbackStep {
             last, first, local, ..
-        } => u32::from(local) * 4 + bits([(last, 8), (first, 16)]),
+        } => bit(local, 4) | bit(last, 8) | bit(first, 16),
+        Kernel::Pool(of) | Kernel::BiasPart(of) | Kernel::Cut(of) | Kernel::Join(of) => form(of, 32),
         _ => 0,
     }
+}
+
+fn bit(on: bool, bit: u32) -> u32 {
+    u32::from(on) * bit
+}
+
+/// Whether an array is cut, which is `cut`, and whether it has two parts.
+fn form(form: Form, cut: u32) -> u32 {
+    bit(form != Form::Plain, cut) | bit(form == Form::TwoParts, 128)
 }

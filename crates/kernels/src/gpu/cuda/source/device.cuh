@@ -20,9 +20,7 @@ DEVICE u32 block_x() { return blockIdx.x; }
 DEVICE u32 block_y() { return blockIdx.y; }
 DEVICE u32 block_z() { return blockIdx.z; }
 DEVICE void barrier() { __syncthreads(); }
-DEVICE void warp_barrier() { __syncwarp(); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
-DEVICE float shuffle_from(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float value) { return __float_as_uint(value); }
 
@@ -80,6 +78,19 @@ DEVICE void multiply(float (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+/// Copies 16 bytes to shared memory in the background: zeros where they lie outside, and nothing is read there.
+DEVICE void copy_async(void *shared, const void *global, bool inside) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+                 "r"(inside ? 16 : 0)
+                 : "memory");
+}
+
+/// The copies since the last call are a group.
+DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Waits for this thread's copies, but for those of its newest `Left` groups.
+template <int Left> DEVICE void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory"); }
 
 /// Waits until what earlier launches wrote is there; nothing that they write is read before.
 DEVICE void wait_for_previous_grid() {

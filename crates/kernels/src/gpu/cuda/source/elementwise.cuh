@@ -16,6 +16,24 @@ DEVICE void copy(const Arguments &given) {
     if (at < words[3]) given.heap[words[2] + at] = given.heap[words[1] + at];
 }
 
+/// Words of a cutting: groups, values, parts, count. Writes the parts of values.
+DEVICE void cut(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 4);
+    u32 at = place(), count = words[3];
+    if (at < count)
+        put_one(planes_of(given.heap + words[2], count), at, given.heap[words[1] + at], given.variant & TWO_PARTS);
+}
+
+/// Words of a joining: groups, parts, values, count. Writes the values of parts.
+DEVICE void join(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 4);
+    u32 at = place(), count = words[3];
+    if (at < count)
+        given.heap[words[2] + at] = value_of(planes_of(given.heap + words[1], count), at, given.variant & TWO_PARTS);
+}
+
 /// Words of a gathering: groups, data, out, places, batch, locations, channels. Panels `[location, batch, channel]` of
 /// the samples `[location, channel]` whose numbers stand in the minibatch's row of `places`.
 DEVICE void gather(const Arguments &given) {
@@ -37,9 +55,14 @@ DEVICE void pool(const Arguments &given) {
     u32 at = place(), size = words[4], locations = words[3];
     if (at >= size) return;
     const float *input = given.heap + words[1];
+    Planes planes = planes_of(given.heap + words[1], (u64)locations * size);
+    bool cut = given.variant & CUT_IN, two_parts = given.variant & TWO_PARTS;
     float total = 0.0f;
 #pragma unroll 8
-    for (u32 location = 0; location < locations; location++) total += input[(u64)location * size + at];
+    for (u32 location = 0; location < locations; location++) {
+        u64 here = (u64)location * size + at;
+        total += cut ? value_of(planes, here, two_parts) : input[here];
+    }
     given.heap[words[2] + at] = total / (float)locations;
 }
 
@@ -157,25 +180,31 @@ template <Activation A> DEVICE void land_signal(const Arguments &given) {
     u64 start = (u64)index * rows * channels + c;
     const float *path_z = given.heap + words[2] + start;
     const float *z = given.heap + words[3] + start;
-    float *delta = given.heap + words[5] + start;
-    float mean = 0.0f, along = 0.0f;
-    if (inside)
-        for (u32 r = row; r < rows; r += SIDE) {
-            u64 at = (u64)r * channels;
-            u32 from = (u32)(((u64)index * rows + r) % signal_rows);
-            float psi = slope<A>(path_z[at]) * (scale * signal[(u64)from * channels + c]);
-            delta[at] = psi;
-            mean += psi;
-            along += psi * z[at];
-        }
-    if (!(given.variant & NORMALISED)) return;
-    mean = mean_over_rows(mean, rows);
-    along = mean_over_rows(along, rows);
+    float *delta = given.heap + words[5];
+    Planes planes = planes_of(delta, (u64)count * rows * channels);
+    bool cut = given.variant & CUT_OUT, two_parts = given.variant & TWO_PARTS;
+    float mean = 0.0f, along = 0.0f, inverse = 1.0f;
+    auto psi = [&](u32 r) {
+        u32 from = (u32)(((u64)index * rows + r) % signal_rows);
+        return slope<A>(path_z[(u64)r * channels]) * (scale * signal[(u64)from * channels + c]);
+    };
+    if (given.variant & NORMALISED) {
+        if (inside)
+            for (u32 r = row; r < rows; r += SIDE) {
+                float value = psi(r);
+                mean += value;
+                along += value * z[(u64)r * channels];
+            }
+        mean = mean_over_rows(mean, rows);
+        along = mean_over_rows(along, rows);
+        if (inside) inverse = given.heap[words[4] + (u64)index * channels + c];
+    }
     if (!inside) return;
-    float inverse = given.heap[words[4] + (u64)index * channels + c];
     for (u32 r = row; r < rows; r += SIDE) {
         u64 at = (u64)r * channels;
-        delta[at] = inverse * (delta[at] - mean - z[at] * along);
+        float value = inverse * (psi(r) - mean - z[at] * along);
+        if (cut) put_one(planes, start + at, value, two_parts);
+        else delta[start + at] = value;
     }
 }
 

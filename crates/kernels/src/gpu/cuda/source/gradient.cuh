@@ -1,10 +1,44 @@
 // Weight gradients: products over all links of a tap, cut into parts whose sums are added in a fixed order.
 
-/// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale.
-constexpr u32 GRADIENT_WORDS = 11;
+/// What a work-group of a gradient sums, and where its sums lie.
+struct Part {
+    const float *input, *delta;
+    /// Values of both.
+    u64 input_values, delta_values;
+    u32 batch, inputs, outputs;
+    u32 first_input, first_output;
+    /// The part's links (source, destination).
+    const u32 *pairs;
+    u32 links;
+    /// The next samples to be read: a link of the part, and the sample of it.
+    u32 link, sample;
 
-/// A work-group's share of a gradient: `Inputs` × `Outputs` sums over the samples of a part of a tap's links.
-template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
+    /// The link and sample so many samples after the next.
+    METHOD void ahead(u32 samples, u32 &link, u32 &sample) const {
+        link = this->link;
+        sample = this->sample + samples;
+        while (sample >= batch) {
+            sample -= batch;
+            link++;
+        }
+    }
+};
+
+/// Writes `scale ·` the sums of all warps, those of the first samples first.
+template <u32 Inputs, u32 Outputs, u32 Deep>
+DEVICE void add_warps(const Part &part, const float *shared, float *out, float scale) {
+    for (u32 at = thread(); at < Inputs * Outputs; at += THREADS) {
+        float sum = 0.0f;
+#pragma unroll
+        for (u32 d = 0; d < Deep; d++) sum += shared[d * Inputs * Outputs + at];
+        u32 row = part.first_input + at / Outputs, column = part.first_output + at % Outputs;
+        if (row < part.inputs && column < part.outputs) out[(u64)row * part.outputs + column] = scale * sum;
+    }
+}
+
+/// A work-group's share of a gradient: `Inputs` × `Outputs` sums over the samples of a part of a tap's links. Operands go
+/// through registers into parts where they are f32, and are copied where they are cut.
+template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part {
     /// Warps side by side hold other sums; warps behind each other the same sums, of other samples.
     static constexpr u32 WARPS_DOWN = Inputs > 64 ? Inputs / 64 : 1;
     static constexpr u32 WARPS_ACROSS = Outputs > 32 ? Outputs / 32 : 1;
@@ -13,24 +47,17 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
     static constexpr u32 ACROSS = Outputs / COLUMNS / WARPS_ACROSS;
     /// Samples that are staged at a time.
     static constexpr u32 SAMPLES = 16 * WARPS_DEEP > 32 ? 16 * WARPS_DEEP : 32;
-    using Left = Block<SAMPLES, Inputs>;
-    using Right = Block<SAMPLES, Outputs>;
+    using Left = typename Either<Cut, Copied<SAMPLES, Inputs>, Block<SAMPLES, Inputs>>::Type;
+    using Right = typename Either<Cut, Copied<SAMPLES, Outputs>, Block<SAMPLES, Outputs>>::Type;
     static constexpr u32 STAGE = PARTS<P> * (Left::PART + Right::PART);
-    static constexpr u32 STAGED_BYTES = STAGES<P> * STAGE * 2;
+    static constexpr u32 AHEAD = Cut ? 3 : STAGES<P>;
+    static constexpr u32 STAGED_BYTES = AHEAD * STAGE * 2;
     static constexpr u32 SUMS_BYTES = WARPS_DEEP * Inputs * Outputs * 4;
     static constexpr u32 SHARED = STAGED_BYTES > SUMS_BYTES ? STAGED_BYTES : SUMS_BYTES;
 
-    const float *input, *delta;
-    u32 batch, inputs, outputs;
-    u32 first_input, first_output;
-    /// The part's links (source, destination).
-    const u32 *pairs;
-    u32 links;
-    /// The next samples to be read: a link of the part, and the sample of it.
-    u32 link, sample;
     float sums[DOWN][ACROSS][4];
-    Four left[Left::TURNS];
-    Four right[Right::TURNS];
+    Four left[Cut ? 1 : Left::TURNS];
+    Four right[Cut ? 1 : Right::TURNS];
 
     static METHOD u32 warp() { return thread() / LANES; }
     static METHOD u32 deep() { return warp() / (WARPS_DOWN * WARPS_ACROSS); }
@@ -46,11 +73,8 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
 #pragma unroll
         for (u32 turn = 0; turn < Block::TURNS; turn++) {
             u32 line = thread() / Block::QUADS + turn * Block::AT_ONCE;
-            u32 link = this->link, sample = this->sample + line;
-            while (sample >= batch) {
-                sample -= batch;
-                link++;
-            }
+            u32 link, sample;
+            ahead(line, link, sample);
             const float *from = panels + first;
             u32 count = 0;
             if (line < SAMPLES && link < links) {
@@ -64,11 +88,7 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
     METHOD void read() {
         read_one<Left>(left, input, 0, inputs, first_input);
         read_one<Right>(right, delta, 1, outputs, first_output);
-        sample += SAMPLES;
-        while (sample >= batch) {
-            sample -= batch;
-            link++;
-        }
+        ahead(SAMPLES, link, sample);
     }
 
     template <class Block> METHOD void put_one(u16 *stage, const Four (&from)[Block::TURNS]) {
@@ -87,22 +107,8 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
             u32 term = first + deep() * 16;
             u32 b[PARTS<P>][ACROSS][2];
 #pragma unroll
-            for (u32 part = 0; part < PARTS<P>; part++) {
-                u32 column = across() * ACROSS * COLUMNS;
-                if constexpr (ACROSS == 1) {
-                    load_column_of_terms<Right>(b[part][0], block + part * Right::PART, column, term);
-                } else {
-#pragma unroll
-                    for (u32 j = 0; j < ACROSS; j += 2) {
-                        u32 two[4];
-                        load_columns_of_terms<Right>(two, block + part * Right::PART, column + j * COLUMNS, term);
-                        b[part][j][0] = two[0];
-                        b[part][j][1] = two[1];
-                        b[part][j + 1][0] = two[2];
-                        b[part][j + 1][1] = two[3];
-                    }
-                }
-            }
+            for (u32 part = 0; part < PARTS<P>; part++)
+                load_right<Right, true, ACROSS>(b[part], block + part * Right::PART, across() * ACROSS * COLUMNS, term);
 #pragma unroll
             for (u32 i = 0; i < DOWN; i++) {
                 u32 a[PARTS<P>][4];
@@ -114,10 +120,35 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
                     const u32 *parts[PARTS<P>];
 #pragma unroll
                     for (u32 part = 0; part < PARTS<P>; part++) parts[part] = b[part][j];
-                    multiply_parts<PARTS<P>>(sums[i][j], a, parts);
+                    multiply_parts<P>(sums[i][j], a, parts);
                 }
             }
         }
+    }
+
+    /// Copies the next samples of an operand.
+    template <class Block>
+    METHOD void copy_one(u16 *stage, const float *panels, u64 values, u32 which, u32 channels, u32 first_channel) {
+        u32 eighth = thread() % Block::EIGHTS, first = thread() / Block::EIGHTS;
+        u32 column = first_channel + 8 * eighth;
+        u16 *to = stage + first * Block::STRIDE + 8 * eighth;
+#pragma unroll
+        for (u32 turn = 0; turn < Block::TURNS; turn++) {
+            u32 line = first + turn * Block::AT_ONCE;
+            u32 link, sample;
+            ahead(line, link, sample);
+            bool there = link < links && column < channels;
+            const u16 *from = reinterpret_cast<const u16 *>(panels);
+            if (there) from += ((u64)pairs[2 * link + which] * batch + sample) * channels + column;
+            if (first < Block::AT_ONCE && line < SAMPLES) copy_parts<PARTS<P>>(to, Block::PART, from, values, there);
+            to += Block::AT_ONCE * Block::STRIDE;
+        }
+    }
+
+    METHOD void fetch(u16 *stage) {
+        copy_one<Left>(stage, input, input_values, 0, inputs, first_input);
+        copy_one<Right>(stage + PARTS<P> * Left::PART, delta, delta_values, 1, outputs, first_output);
+        ahead(SAMPLES, link, sample);
     }
 
     METHOD void accumulate() {
@@ -129,20 +160,36 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
 #pragma unroll
                 for (u32 k = 0; k < 4; k++) sums[i][j][k] = 0.0f;
         u32 chunks = (links * batch + SAMPLES - 1) / SAMPLES;
-        link = sample = 0;
-        if (chunks > 0) read();
-        for (u32 chunk = 0; chunk < chunks; chunk++) {
-            u16 *stage = stages + chunk % STAGES<P> * STAGE;
-            if (STAGES<P> == 1 && chunk > 0) barrier();
-            put_one<Left>(stage, left);
-            put_one<Right>(stage + PARTS<P> * Left::PART, right);
-            barrier();
-            if (chunk + 1 < chunks) read();
-            multiply_stage(stage);
+        if constexpr (Cut) {
+            for (u32 chunk = 0; chunk + 1 < AHEAD; chunk++) {
+                if (chunk < chunks) fetch(stages + chunk * STAGE);
+                commit_copies();
+            }
+            u32 stage = 0;
+            for (u32 chunk = 0; chunk < chunks; chunk++) {
+                wait_for_copies<AHEAD - 2>();
+                barrier();
+                if (chunk + AHEAD - 1 < chunks) fetch(stages + (stage == 0 ? AHEAD - 1 : stage - 1) * STAGE);
+                commit_copies();
+                multiply_stage(stages + stage * STAGE);
+                stage = stage + 1 == AHEAD ? 0 : stage + 1;
+            }
+            wait_for_copies<0>();
+        } else {
+            if (chunks > 0) read();
+            for (u32 chunk = 0; chunk < chunks; chunk++) {
+                u16 *stage = stages + chunk % AHEAD * STAGE;
+                if (AHEAD == 1 && chunk > 0) barrier();
+                put_one<Left>(stage, left);
+                put_one<Right>(stage + PARTS<P> * Left::PART, right);
+                barrier();
+                if (chunk + 1 < chunks) read();
+                multiply_stage(stage);
+            }
         }
     }
 
-    /// Writes `scale ·` the sums of all warps, those of the first samples first.
+    /// Writes `scale ·` the sums.
     METHOD void write(float *out, float scale) {
         float *shared = reinterpret_cast<float *>(shared_memory());
         barrier();
@@ -158,85 +205,7 @@ template <u32 Inputs, u32 Outputs, Precision P> struct Gradient {
                     shared[(deep() * Inputs + row) * Outputs + column] = sums[i][j][k];
                 }
         barrier();
-        for (u32 at = thread(); at < Inputs * Outputs; at += THREADS) {
-            float sum = 0.0f;
-#pragma unroll
-            for (u32 d = 0; d < WARPS_DEEP; d++) sum += shared[d * Inputs * Outputs + at];
-            u32 row = first_input + at / Outputs, column = first_output + at % Outputs;
-            if (row < inputs && column < outputs) out[(u64)row * outputs + column] = scale * sum;
-        }
+        add_warps<Inputs, Outputs, WARPS_DEEP>(*this, shared, out, scale);
     }
 };
 
-/// `out[part, tap, input, output] = scale · Σ a(source)ᵀ delta(destination)` over the part's links of the tap.
-template <u32 Inputs, u32 Outputs, Precision P> DEVICE void gradient_part(const Arguments &given) {
-    begin();
-    const u32 *words = item(given, GRADIENT_WORDS);
-    if (group() >= words[0]) return;
-    Gradient<Inputs, Outputs, P> part;
-    part.input = given.heap + words[1];
-    part.delta = given.heap + words[2];
-    const u32 *starts = given.links + words[3];
-    part.batch = words[5];
-    part.inputs = words[6];
-    part.outputs = words[7];
-    u32 taps = words[8], parts = words[9];
-    // Inputs fastest, then outputs, then parts, then taps.
-    u32 across = (part.inputs + Inputs - 1) / Inputs;
-    u32 down = (part.outputs + Outputs - 1) / Outputs;
-    part.first_input = group() % across * Inputs;
-    part.first_output = group() / across % down * Outputs;
-    u32 slice = group() / (across * down);
-    u32 tap = slice / parts, number = slice % parts;
-    u32 tap_start = starts[tap];
-    u64 count = starts[tap + 1] - tap_start;
-    u32 first = tap_start + (u32)(count * number / parts);
-    part.links = tap_start + (u32)(count * (number + 1) / parts) - first;
-    part.pairs = starts + taps + 1 + 2 * first;
-    part.accumulate();
-    u64 matrix = (u64)(number * taps + tap) * part.inputs * part.outputs;
-    part.write(given.heap + words[4] + matrix, as_float(words[10]));
-}
-
-/// Words of a bias gradient: groups, delta, out, rows, channels, parts.
-constexpr u32 BIAS_WORDS = 6;
-
-/// `out[part, channel] = Σ delta` over the part's rows.
-DEVICE void bias_part(const Arguments &given) {
-    begin();
-    const u32 *words = item(given, BIAS_WORDS);
-    if (group() >= words[0]) return;
-    const float *delta = given.heap + words[1];
-    float *out = given.heap + words[2];
-    u32 rows = words[3], channels = words[4], parts = words[5];
-    float *shared = reinterpret_cast<float *>(shared_memory());
-    u32 row = thread() / SIDE, column = thread() % SIDE;
-    u32 c = group() / parts * SIDE + column;
-    u32 part = group() % parts;
-    u32 first = (u32)((u64)rows * part / parts);
-    u32 last = (u32)((u64)rows * (part + 1) / parts);
-    float sum = 0.0f;
-    if (c < channels)
-        for (u32 r = first + row; r < last; r += SIDE) sum += delta[(u64)r * channels + c];
-    shared[thread()] = sum;
-    barrier();
-    if (row == 0 && c < channels) {
-        float total = 0.0f;
-        for (u32 r = 0; r < SIDE; r++) total += shared[r * SIDE + column];
-        out[(u64)part * channels + c] = total;
-    }
-}
-
-/// Words of a sum of parts: groups, parts, out, number of parts, values of one. `out[i] = Σ_part parts[part, i]`.
-DEVICE void add_parts(const Arguments &given) {
-    begin();
-    const u32 *words = item(given, 5);
-    u32 at = place(), len = words[4];
-    if (at >= len) return;
-    const float *parts = given.heap + words[1];
-    u32 count = words[3];
-    float total = 0.0f;
-#pragma unroll 8
-    for (u32 part = 0; part < count; part++) total += parts[(u64)part * len + at];
-    given.heap[words[2] + at] = total;
-}

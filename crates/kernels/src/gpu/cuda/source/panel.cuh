@@ -4,11 +4,11 @@
 constexpr float NORM_EPSILON = 1e-6f;
 
 /// Words of a product: groups, walk, out, bias. `out = scale · Σ panel(source) · W[tap] + bias`.
-template <u32 Columns, Precision P, Direction D> DEVICE void product(const Arguments &given) {
+template <class Product> DEVICE void product(const Arguments &given) {
     begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 2);
     if (group() >= words[0]) return;
-    Product<Columns, P, D> product;
+    Product product;
     product.start(given, words + 1);
     product.accumulate();
     float *out = given.heap + words[1 + WALK_WORDS];
@@ -33,11 +33,11 @@ template <u32 Columns, Precision P, Direction D> DEVICE void product(const Argum
 }
 
 /// Words of a forward pass: groups, walk, z, a, inverse deviations, bias. Product, norm over the rows, activation.
-template <u32 Columns, Precision P, Activation A> DEVICE void forward_panel(const Arguments &given) {
+template <class Product, Activation A> DEVICE void forward_panel(const Arguments &given) {
     begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 4);
     if (group() >= words[0]) return;
-    Product<Columns, P, Direction::Forward> product;
+    Product product;
     product.start(given, words + 1);
     product.accumulate();
     words += 1 + WALK_WORDS;
@@ -47,38 +47,39 @@ template <u32 Columns, Precision P, Activation A> DEVICE void forward_panel(cons
     const float *bias = given.heap + words[3];
     u32 columns = product.walk.columns, batch = product.walk.batch;
     float scale = product.walk.scale;
-    float means[product.ACROSS][2];
+    float means[1][Product::ACROSS][2];
 #pragma unroll
     for (u32 j = 0; j < product.ACROSS; j++)
 #pragma unroll
         for (u32 e = 0; e < 2; e++) {
             u32 column = product.column(j) + e;
             float shift = column < columns ? bias[column] : 0.0f;
-            means[j][e] = 0.0f;
+            means[0][j][e] = 0.0f;
 #pragma unroll
             for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
                 for (u32 half = 0; half < 2; half++) {
                     float &sum = product.sums[i][j][2 * half + e];
                     sum = scale * sum + shift;
-                    if (product.row(i, half) < batch) means[j][e] += sum;
+                    if (product.row(i, half) < batch) means[0][j][e] += sum;
                 }
         }
+    bool cut = given.variant & CUT_OUT;
     if (given.variant & NORMALISED) {
         product.mean_over_rows(means);
-        float squares[product.ACROSS][2];
+        float squares[1][Product::ACROSS][2];
 #pragma unroll
         for (u32 j = 0; j < product.ACROSS; j++)
 #pragma unroll
             for (u32 e = 0; e < 2; e++) {
-                squares[j][e] = 0.0f;
+                squares[0][j][e] = 0.0f;
 #pragma unroll
                 for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
                     for (u32 half = 0; half < 2; half++) {
                         float &sum = product.sums[i][j][2 * half + e];
-                        sum -= means[j][e];
-                        if (product.row(i, half) < batch) squares[j][e] += sum * sum;
+                        sum -= means[0][j][e];
+                        if (product.row(i, half) < batch) squares[0][j][e] += sum * sum;
                     }
             }
         product.mean_over_rows(squares);
@@ -87,7 +88,7 @@ template <u32 Columns, Precision P, Activation A> DEVICE void forward_panel(cons
 #pragma unroll
             for (u32 e = 0; e < 2; e++) {
                 u32 column = product.column(j) + e;
-                float inverse = 1.0f / sqrtf(squares[j][e] + NORM_EPSILON);
+                float inverse = 1.0f / sqrtf(squares[0][j][e] + NORM_EPSILON);
                 if (thread() % LANES < 4 && product.warp_down() == 0 && column < columns)
                     inverse_deviation[(u64)product.at.location * columns + column] = inverse;
 #pragma unroll
@@ -104,8 +105,8 @@ template <u32 Columns, Precision P, Activation A> DEVICE void forward_panel(cons
             for (u32 j = 0; j < product.ACROSS; j++) {
                 u32 row = product.row(i, half), column = product.column(j);
                 const float *sum = product.sums[i][j] + 2 * half;
-                product.write_two(z, row, column, sum[0], sum[1]);
-                product.write_two(a, row, column, activate<A>(sum[0]), activate<A>(sum[1]));
+                if (!(given.variant & NO_Z)) product.write_two(z, row, column, sum[0], sum[1]);
+                product.write_form(a, row, column, activate<A>(sum[0]), activate<A>(sum[1]), cut);
             }
 }
 
@@ -116,9 +117,13 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
     const float *inverse_deviation = given.heap + words[1];
     float *delta = given.heap + words[2];
     bool normalised = given.variant & NORMALISED;
-    float means[Product::ACROSS][2], along[Product::ACROSS][2];
+    bool cut = given.variant & CUT_OUT;
+    // Of ψ, and of its products with z.
+    float means[2][Product::ACROSS][2];
 #pragma unroll
-    for (u32 j = 0; j < Product::ACROSS; j++) means[j][0] = means[j][1] = along[j][0] = along[j][1] = 0.0f;
+    for (u32 q = 0; q < 2; q++)
+#pragma unroll
+        for (u32 j = 0; j < Product::ACROSS; j++) means[q][j][0] = means[q][j][1] = 0.0f;
     if (normalised) {
 #pragma unroll
         for (u32 i = 0; i < Product::DOWN; i++)
@@ -131,12 +136,11 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
 #pragma unroll
                     for (u32 e = 0; e < 2; e++) {
                         float psi = product.sums[i][j][2 * half + e];
-                        means[j][e] += psi;
-                        along[j][e] += psi * at[e];
+                        means[0][j][e] += psi;
+                        means[1][j][e] += psi * at[e];
                     }
                 }
         product.mean_over_rows(means);
-        product.mean_over_rows(along);
     }
 #pragma unroll
     for (u32 j = 0; j < Product::ACROSS; j++) {
@@ -156,19 +160,20 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
                 float value[2];
 #pragma unroll
                 for (u32 e = 0; e < 2; e++)
-                    value[e] = inverse[e] * (product.sums[i][j][2 * half + e] - means[j][e] - at[e] * along[j][e]);
-                product.write_two(delta, row, column, value[0], value[1]);
+                    value[e] = inverse[e] *
+                               (product.sums[i][j][2 * half + e] - means[0][j][e] - at[e] * means[1][j][e]);
+                product.write_form(delta, row, column, value[0], value[1], cut);
             }
     }
 }
 
 /// Words of a feedback: groups, walk, and (z, inverse deviations, delta) of the path and of a second network. Product,
 /// slope of the path's network, normᵀ of the path's network and, if it is local, of the second one.
-template <u32 Columns, Precision P, Direction D, Activation A> DEVICE void feedback_panel(const Arguments &given) {
+template <class Product, Activation A> DEVICE void feedback_panel(const Arguments &given) {
     begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 6);
     if (group() >= words[0]) return;
-    Product<Columns, P, D> product;
+    Product product;
     product.start(given, words + 1);
     product.accumulate();
     words += 1 + WALK_WORDS;

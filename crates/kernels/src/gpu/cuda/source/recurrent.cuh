@@ -2,11 +2,11 @@
 
 /// Words of a step: groups, walk, z of the step, the state that it makes. `z_t += scale · h_{t−1} W_h`, on top of the
 /// drive `x_t W_i + b` that stands there, and `h_t = σ(z_t)`.
-template <u32 Columns, Precision P, Activation A> DEVICE void recur_step(const Arguments &given) {
+template <class Product, Activation A> DEVICE void recur_step(const Arguments &given) {
     begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 2);
     if (group() >= words[0]) return;
-    Product<Columns, P, Direction::Forward> product;
+    Product product;
     product.start(given, words + 1);
     product.accumulate();
     float *z = given.heap + words[1 + WALK_WORDS];
@@ -30,11 +30,11 @@ template <u32 Columns, Precision P, Activation A> DEVICE void recur_step(const A
 /// Words of a feedback step: groups, walk, then the panels of signal, carried, z, delta, local z and local delta.
 /// `carried_t = scale · W_hᵀ δ_{t+1}`, `δ_t = σ′(z_t) ⊙ (signal_t + carried_t)` and, if it is local, the same of
 /// `carried_t` alone with a second network's slopes. The last state has no later one, the first no slope.
-template <u32 Columns, Precision P, Activation A> DEVICE void feedback_step(const Arguments &given) {
+template <class Product, Activation A> DEVICE void feedback_step(const Arguments &given) {
     begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 6);
     if (group() >= words[0]) return;
-    Product<Columns, P, Direction::Backward> product;
+    Product product;
     product.start(given, words + 1);
     if (!(given.variant & LAST)) product.accumulate();
     words += 1 + WALK_WORDS;

@@ -43,6 +43,12 @@ DEVICE Four read_four(const float *at, u32 count, bool aligned) {
     return four;
 }
 
+/// What a first part, given as f32's bits, leaves of a value. What is left of infinity is nothing.
+DEVICE float what_is_left(float value, u32 part) {
+    float taken = as_float(part);
+    return fabsf(taken) <= 3.4e38f ? value - taken : 0.0f;
+}
+
 struct alignas(8) Pair {
     u32 low, high;
 };
@@ -57,21 +63,23 @@ template <Precision P> DEVICE void put_four(u16 *to, u32 part, Four four) {
         u32 packed[2] = {pack_bf16(four.value[0], four.value[1]), pack_bf16(four.value[2], four.value[3])};
         *reinterpret_cast<Pair *>(to + n * part) = {packed[0], packed[1]};
         if (n + 1 == PARTS<P>) break;
-        // What is left of infinity is nothing.
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            float taken = as_float(i % 2 == 0 ? packed[i / 2] << 16 : packed[i / 2] & 0xffff0000u);
-            four.value[i] = fabsf(taken) <= 3.4e38f ? four.value[i] - taken : 0.0f;
-        }
+        for (u32 i = 0; i < 4; i++)
+            four.value[i] = what_is_left(four.value[i], i % 2 == 0 ? packed[i / 2] << 16 : packed[i / 2] & 0xffff0000u);
     }
 }
 
+/// Products of parts, by the sum of their numbers, that count: of tf32, whose second parts are few bits, all.
+template <Precision P> constexpr u32 RANKS = P == Precision::Tf32 ? 3 : PARTS<P>;
+
 /// Adds the products of the parts of two pieces, the smallest first.
-template <u32 Parts> DEVICE void multiply_parts(float (&sums)[4], const u32 (&a)[Parts][4], const u32 *const (&b)[Parts]) {
+template <Precision P>
+DEVICE void multiply_parts(float (&sums)[4], const u32 (&a)[PARTS<P>][4], const u32 *const (&b)[PARTS<P>]) {
 #pragma unroll
-    for (u32 rank = Parts; rank-- > 0;)
+    for (u32 rank = RANKS<P>; rank-- > 0;)
 #pragma unroll
         for (u32 left = 0; left <= rank; left++) {
+            if (left >= PARTS<P> || rank - left >= PARTS<P>) continue;
             const u32 right[2] = {b[rank - left][0], b[rank - left][1]};
             multiply(sums, a[left], right);
         }
@@ -124,4 +132,24 @@ template <class B> DEVICE void load_columns(u32 (&to)[4], const u16 *block, u32 
 template <class B> DEVICE void load_column(u32 (&to)[2], const u16 *block, u32 column, u32 term) {
     u32 lane = thread() % LANES;
     load_two_matrices(to, block + (column + lane % 8) * B::STRIDE + term + lane / 8 % 2 * 8);
+}
+
+/// `Count` pieces of 16 terms × 8 columns side by side, of an operand whose lines are terms or columns.
+template <class B, bool LinesAreTerms, u32 Count>
+DEVICE void load_right(u32 (&to)[Count][2], const u16 *block, u32 first, u32 term) {
+    if constexpr (Count == 1) {
+        if (LinesAreTerms) load_column_of_terms<B>(to[0], block, first, term);
+        else load_column<B>(to[0], block, first, term);
+    } else {
+#pragma unroll
+        for (u32 j = 0; j < Count; j += 2) {
+            u32 two[4];
+            if (LinesAreTerms) load_columns_of_terms<B>(two, block, first + j * COLUMNS, term);
+            else load_columns<B>(two, block, first + j * COLUMNS, term);
+            to[j][0] = two[0];
+            to[j][1] = two[1];
+            to[j + 1][0] = two[2];
+            to[j + 1][1] = two[3];
+        }
+    }
 }

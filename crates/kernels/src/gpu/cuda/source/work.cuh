@@ -17,7 +17,21 @@ struct Arguments {
 };
 
 /// Bits of a variant, as `variant` in `programs.rs` sets them.
-enum Do : u32 { NORMALISED = 1, BIASED = 2, LOCAL = 4, LAST = 8, FIRST = 16 };
+enum Do : u32 {
+    NORMALISED = 1,
+    BIASED = 2,
+    LOCAL = 4,
+    LAST = 8,
+    FIRST = 16,
+    /// What is read is cut.
+    CUT_IN = 32,
+    /// What the next product reads is cut.
+    CUT_OUT = 64,
+    /// What is cut has two parts.
+    TWO_PARTS = 128,
+    /// Pre-activations are not wanted.
+    NO_Z = 256,
+};
 
 /// Threads of a work-group.
 constexpr u32 THREADS = 256;
@@ -65,9 +79,11 @@ struct Walk {
     u32 locations;
     /// Factor on the sums.
     float scale;
+    /// Values of the source panels, and matrices of the weights.
+    u32 values, taps;
 };
 
-constexpr u32 WALK_WORDS = 8;
+constexpr u32 WALK_WORDS = 10;
 
 DEVICE Walk read_walk(const Arguments &given, const u32 *words) {
     Walk walk;
@@ -79,6 +95,8 @@ DEVICE Walk read_walk(const Arguments &given, const u32 *words) {
     walk.columns = words[5];
     walk.locations = words[6];
     walk.scale = as_float(words[7]);
+    walk.values = words[8];
+    walk.taps = words[9];
     return walk;
 }
 

@@ -1,0 +1,94 @@
+// Weight and bias gradients as kernels.
+
+/// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale, values of the input
+/// and of delta.
+constexpr u32 GRADIENT_WORDS = 13;
+
+/// `out[part, tap, input, output] = scale · Σ a(source)ᵀ delta(destination)` over the part's links of the tap.
+template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, GRADIENT_WORDS);
+    if (group() >= words[0]) return;
+    Sum part;
+    part.input_values = words[11];
+    part.delta_values = words[12];
+    part.link = part.sample = 0;
+    part.input = given.heap + words[1];
+    part.delta = given.heap + words[2];
+    const u32 *starts = given.links + words[3];
+    part.batch = words[5];
+    part.inputs = words[6];
+    part.outputs = words[7];
+    u32 taps = words[8], parts = words[9];
+    // Inputs fastest, then outputs, then parts, then taps.
+    u32 across = (part.inputs + Inputs - 1) / Inputs;
+    u32 down = (part.outputs + Outputs - 1) / Outputs;
+    part.first_input = group() % across * Inputs;
+    part.first_output = group() / across % down * Outputs;
+    u32 slice = group() / (across * down);
+    u32 tap = slice / parts, number = slice % parts;
+    u32 tap_start = starts[tap];
+    u64 count = starts[tap + 1] - tap_start;
+    u32 first = tap_start + (u32)(count * number / parts);
+    part.links = tap_start + (u32)(count * (number + 1) / parts) - first;
+    part.pairs = starts + taps + 1 + 2 * first;
+    part.accumulate();
+    u64 matrix = (u64)(number * taps + tap) * part.inputs * part.outputs;
+    part.write(given.heap + words[4] + matrix, as_float(words[10]));
+}
+
+/// Words of a bias gradient: groups, delta, out, rows, channels, parts.
+constexpr u32 BIAS_WORDS = 6;
+
+/// `out[part, channel] = Σ delta` over the part's rows.
+DEVICE void bias_part(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, BIAS_WORDS);
+    if (group() >= words[0]) return;
+    Planes planes = planes_of(given.heap + words[1], (u64)words[3] * words[4]);
+    const float *delta = given.heap + words[1];
+    bool cut = given.variant & CUT_IN, two_parts = given.variant & TWO_PARTS;
+    float *out = given.heap + words[2];
+    u32 rows = words[3], channels = words[4], parts = words[5];
+    float *shared = reinterpret_cast<float *>(shared_memory());
+    u32 row = thread() / SIDE, column = thread() % SIDE;
+    u32 c = group() / parts * SIDE + column;
+    u32 part = group() % parts;
+    u32 first = (u32)((u64)rows * part / parts);
+    u32 last = (u32)((u64)rows * (part + 1) / parts);
+    float sum = 0.0f;
+    if (c < channels)
+        for (u32 r = first + row; r < last; r += SIDE) sum += cut ? value_of(planes, (u64)r * channels + c, two_parts) : delta[(u64)r * channels + c];
+    shared[thread()] = sum;
+    barrier();
+    if (row == 0 && c < channels) {
+        float total = 0.0f;
+        for (u32 r = 0; r < SIDE; r++) total += shared[r * SIDE + column];
+        out[(u64)part * channels + c] = total;
+    }
+}
+
+/// Columns that a work-group of a sum of parts adds, and parts that it adds at once.
+constexpr u32 ADDED = 32, ADDED_AT_ONCE = THREADS / ADDED;
+
+/// Words of a sum of parts: groups, parts, out, number of parts, values of one. `out[i] = Σ_part parts[part, i]`.
+DEVICE void add_parts(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 5);
+    if (group() >= words[0]) return;
+    u32 len = words[4], count = words[3];
+    u32 at = group() * ADDED + thread() % ADDED, row = thread() / ADDED;
+    float *shared = reinterpret_cast<float *>(shared_memory());
+    const float *parts = given.heap + words[1];
+    float sum = 0.0f;
+    if (at < len)
+#pragma unroll 4
+        for (u32 part = row; part < count; part += ADDED_AT_ONCE) sum += parts[(u64)part * len + at];
+    shared[thread()] = sum;
+    barrier();
+    if (row > 0 || at >= len) return;
+    sum = 0.0f;
+#pragma unroll
+    for (u32 r = 0; r < ADDED_AT_ONCE; r++) sum += shared[r * ADDED + thread()];
+    given.heap[words[2] + at] = sum;
+}

@@ -1,0 +1,32 @@
+// Cut arrays: what products read lies in memory as parts of bf16, all first parts and then, for f32, all second ones, in
+// the bytes of as many values of f32 or half of them.
+
+/// A cut array of so many values.
+struct Planes {
+    u16 *first;
+    u64 values;
+};
+
+DEVICE Planes planes_of(float *array, u64 values) { return {reinterpret_cast<u16 *>(array), values}; }
+
+/// Writes two values side by side, the first of them in an even place.
+template <u32 Parts> DEVICE void put_two(Planes planes, u64 at, float first, float second) {
+    u32 packed = pack_bf16(first, second);
+    *reinterpret_cast<u32 *>(planes.first + at) = packed;
+    if (Parts == 1) return;
+    u32 left = pack_bf16(what_is_left(first, packed << 16), what_is_left(second, packed & 0xffff0000u));
+    *reinterpret_cast<u32 *>(planes.first + planes.values + at) = left;
+}
+
+/// Writes one value.
+DEVICE void put_one(Planes planes, u64 at, float value, bool two_parts) {
+    u32 packed = pack_bf16(value, 0.0f);
+    planes.first[at] = (u16)packed;
+    if (two_parts) planes.first[planes.values + at] = (u16)pack_bf16(what_is_left(value, packed << 16), 0.0f);
+}
+
+/// The value of a cut array at a place.
+DEVICE float value_of(Planes planes, u64 at, bool two_parts) {
+    float value = as_float((u32)planes.first[at] << 16);
+    return two_parts ? value + as_float((u32)planes.first[planes.values + at] << 16) : value;
+}

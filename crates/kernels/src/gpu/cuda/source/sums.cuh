@@ -1,0 +1,180 @@
+// What a work-group of a product holds, and what becomes of it in registers.
+
+/// Which way weights `[tap, input, output]` are walked.
+enum class Direction { Forward, Backward };
+
+/// Most rows that a work-group holds.
+constexpr u32 MOST_ROWS = 128;
+
+/// The sums of a work-group, `MOST_ROWS` × `Columns`, and how its warps share them.
+template <u32 Columns, Precision P> struct Sums {
+    static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
+    static constexpr u32 WARPS_ACROSS = Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
+    static constexpr u32 WARPS_DOWN = WARPS / WARPS_ACROSS;
+    /// Pieces of a warp, down and across: every `WARPS_DOWN`-th row of pieces, so that few rows are all warps' work.
+    static constexpr u32 DOWN = MOST_ROWS / ROWS / WARPS_DOWN;
+    static constexpr u32 ACROSS = Columns / COLUMNS / WARPS_ACROSS;
+    /// Values that warps exchange when they add columns: two quantities, twice, so that the next sum need not wait until
+    /// all have read the last.
+    static constexpr u32 EXCHANGED = 4 * WARPS_DOWN * Columns;
+    /// Bytes of shared memory of that, at its start.
+    static constexpr u32 EXCHANGE = EXCHANGED * 4;
+
+    Walk walk;
+    Place at;
+    float sums[DOWN][ACROSS][4];
+    /// The next terms to be read: a link among the location's, and the channel of it.
+    u32 link, channel;
+    const u32 *pairs;
+    u32 links;
+    /// Whether the second half of the exchange is next.
+    u32 turn;
+
+    static METHOD u32 warp_down() { return thread() / LANES / WARPS_ACROSS; }
+    static METHOD u32 warp_across() { return thread() / LANES % WARPS_ACROSS; }
+
+    /// Row, among the panel's, of sum `half` of the `i`-th piece down.
+    METHOD u32 row(u32 i, u32 half) const {
+        return at.first_row + (i * WARPS_DOWN + warp_down()) * ROWS + thread() % LANES / 4 + half * 8;
+    }
+
+    /// Column, among the panel's, of the first of two sums of the `j`-th piece across.
+    METHOD u32 column(u32 j) const {
+        return at.first_column + (warp_across() * ACROSS + j) * COLUMNS + thread() % 4 * 2;
+    }
+
+    /// Where a value of the panel lies.
+    METHOD u64 index(u32 row, u32 column) const {
+        return (u64)(at.location * walk.batch + row) * walk.columns + column;
+    }
+
+    /// Whether the `i`-th piece down has rows.
+    METHOD bool has_rows(u32 i) const {
+        return at.first_row + (i * WARPS_DOWN + warp_down()) * ROWS < walk.batch;
+    }
+
+    /// Two values side by side, of which the second may lie outside.
+    METHOD void read_two(const float *from, u32 row, u32 column, float (&to)[2]) const {
+        to[0] = to[1] = 0.0f;
+        if (row >= walk.batch || column >= walk.columns) return;
+        u64 place = index(row, column);
+        if (walk.columns % 2 == 0) {
+            Two both = *reinterpret_cast<const Two *>(from + place);
+            to[0] = both.value[0];
+            to[1] = both.value[1];
+            return;
+        }
+        to[0] = from[place];
+        if (column + 1 < walk.columns) to[1] = from[place + 1];
+    }
+
+    METHOD void write_two(float *to, u32 row, u32 column, float first, float second) const {
+        if (row >= walk.batch || column >= walk.columns) return;
+        u64 place = index(row, column);
+        if (walk.columns % 2 == 0) {
+            *reinterpret_cast<Two *>(to + place) = {{first, second}};
+            return;
+        }
+        to[place] = first;
+        if (column + 1 < walk.columns) to[place + 1] = second;
+    }
+
+    /// The same of what is cut if it is to be.
+    METHOD void write_form(float *to, u32 row, u32 column, float first, float second, bool cut) const {
+        if (!cut) return write_two(to, row, column, first, second);
+        if (row >= walk.batch || column >= walk.columns) return;
+        u64 values = (u64)walk.locations * walk.batch * walk.columns;
+        put_two<PARTS_OUT>(planes_of(to, values), index(row, column), first, second);
+    }
+
+    /// The link and channel `terms` after the next.
+    METHOD void ahead(u32 terms, u32 &link, u32 &channel) const {
+        link = this->link;
+        channel = this->channel + terms;
+        while (channel >= walk.channels) {
+            channel -= walk.channels;
+            link++;
+        }
+    }
+
+    /// A work-group's place and no sums yet; `words` are those of the item's walk.
+    METHOD void start(const Arguments &given, const u32 *words) {
+        walk = read_walk(given, words);
+        at = place_of(group(), walk, MOST_ROWS, Columns);
+#pragma unroll
+        for (u32 i = 0; i < DOWN; i++)
+#pragma unroll
+            for (u32 j = 0; j < ACROSS; j++)
+#pragma unroll
+                for (u32 k = 0; k < 4; k++) sums[i][j][k] = 0.0f;
+        u32 first_link = walk.links[at.location];
+        links = walk.links[at.location + 1] - first_link;
+        pairs = walk.links + walk.locations + 1 + 2 * first_link;
+        link = channel = turn = 0;
+    }
+
+    /// Replaces partial sums of columns, of one or two quantities, by means over the panel's rows.
+    template <u32 Quantities> METHOD void mean_over_rows(float (&columns)[Quantities][ACROSS][2]) {
+        float *shared = reinterpret_cast<float *>(shared_memory()) + turn * EXCHANGED / 2;
+        turn ^= 1;
+        u32 lane = thread() % LANES;
+        u32 first = warp_across() * ACROSS * COLUMNS + lane % 4 * 2;
+#pragma unroll
+        for (u32 q = 0; q < Quantities; q++)
+#pragma unroll
+            for (u32 j = 0; j < ACROSS; j++)
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    float sum = columns[q][j][e];
+#pragma unroll
+                    for (int mask = 4; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask);
+                    if (lane < 4) shared[(q * WARPS_DOWN + warp_down()) * Columns + first + j * COLUMNS + e] = sum;
+                }
+        barrier();
+#pragma unroll
+        for (u32 q = 0; q < Quantities; q++)
+#pragma unroll
+            for (u32 j = 0; j < ACROSS; j++)
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    float sum = 0.0f;
+#pragma unroll
+                    for (u32 w = 0; w < WARPS_DOWN; w++)
+                        sum += shared[(q * WARPS_DOWN + w) * Columns + first + j * COLUMNS + e];
+                    columns[q][j][e] = sum / (float)walk.batch;
+                }
+    }
+};
+
+template <bool Which, class A, class B> struct Either { using Type = A; };
+template <class A, class B> struct Either<false, A, B> { using Type = B; };
+
+/// Adds the products of what is staged: a left block whose lines are rows, and weights as they lie in memory.
+template <class Left, class Right, u32 Terms, Direction D, u32 Columns, Precision P>
+DEVICE void multiply_staged(Sums<Columns, P> &to, const u16 *stage) {
+    using Base = Sums<Columns, P>;
+    const u16 *block = stage + PARTS<P> * Left::PART;
+    u32 first = to.warp_across() * Base::ACROSS * COLUMNS;
+#pragma unroll
+    for (u32 term = 0; term < Terms; term += 16) {
+        u32 b[PARTS<P>][Base::ACROSS][2];
+#pragma unroll
+        for (u32 part = 0; part < PARTS<P>; part++)
+            load_right<Right, D == Direction::Forward, Base::ACROSS>(b[part], block + part * Right::PART, first, term);
+#pragma unroll
+        for (u32 i = 0; i < Base::DOWN; i++) {
+            if (!to.has_rows(i)) continue;
+            u32 a[PARTS<P>][4];
+#pragma unroll
+            for (u32 part = 0; part < PARTS<P>; part++)
+                load_rows<Left>(a[part], stage + part * Left::PART, (i * Base::WARPS_DOWN + to.warp_down()) * ROWS, term);
+#pragma unroll
+            for (u32 j = 0; j < Base::ACROSS; j++) {
+                const u32 *parts[PARTS<P>];
+#pragma unroll
+                for (u32 part = 0; part < PARTS<P>; part++) parts[part] = b[part][j];
+                multiply_parts<P>(to.sums[i][j], a, parts);
+            }
+        }
+    }
+}
