@@ -168,7 +168,7 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
                 first_state,
                 local,
             ),
-            Kernel::GradientPart(tile) => gradient_part::launch_unchecked(
+            Kernel::GradientPart(tile, _) => gradient_part::launch_unchecked(
                 client,
                 count,
                 dim,

@@ -103,7 +103,11 @@ impl<'a> Walk<'a> {
             .count(links.start)
             .counts([self.batch, channels, columns, locations])
             .factor(scale)
-            .counts([self.input_len(), self.layer.wiring.taps()])
+            .counts([
+                self.input_len(),
+                self.layer.wiring.taps(),
+                self.tile.panels(locations, self.batch, columns),
+            ])
     }
 
     /// Weights and source panels as the product reads them.
@@ -322,7 +326,16 @@ impl GpuBackend {
         biases: &GpuBuffer,
     ) {
         let channels = [layer.inputs, layer.outputs];
+        let values = [
+            layer.sources() * batch * layer.inputs,
+            layer.locations() * batch * layer.outputs,
+        ];
         let units = self.units.of(self.operands, layer.weights(), channels);
+        let delta_form = match units.cuts() {
+            true => Form::Plain,
+            false => delta.form(values[1]),
+        };
+        let units = units.of_cut_operand(delta_form);
         let tile = GradientTile::new(layer.inputs, layer.outputs, self.operands, units);
         let taps = layer.wiring.taps();
         let [across, down] = tile.groups(layer.inputs, layer.outputs);
@@ -335,19 +348,16 @@ impl GpuBackend {
         let len = layer.weights();
         let wiring = self.wiring(&layer.wiring);
         let rows = layer.locations() * batch;
-        let values = [
-            layer.sources() * batch * layer.inputs,
-            rows * layer.outputs,
-        ];
         let operands = match units.cuts() {
             true => {
                 let form = units.form(self.operands);
                 [input.cut(form, values[0]), delta.cut(form, values[1])]
             }
-            false => [input.first(values[0]), delta.first(values[1])],
+            false => [input.first(values[0]), delta.as_it_is(values[1])],
         };
         self.in_parts(parts, len, weights, |out| {
-            Item::new(Kernel::GradientPart(tile), across * down * taps * parts)
+            let kernel = Kernel::GradientPart(tile, delta_form);
+            Item::new(kernel, across * down * taps * parts)
                 .reads(operands[0])
                 .reads(operands[1])
                 .count(wiring.by_tap.start)
@@ -357,7 +367,11 @@ impl GpuBackend {
                 .counts(values)
         });
         let groups = layer.outputs.div_ceil(SIDE);
-        let parts = (GRADIENT_GROUPS / groups).clamp(1, rows.div_ceil(8 * SIDE));
+        let wanted = match self.units {
+            Units::Cuda(_) => cuda::BIAS_GROUPS,
+            Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
+        };
+        let parts = (wanted / groups).clamp(1, rows.div_ceil(8 * SIDE));
         self.in_parts(parts, layer.outputs, biases, |out| {
             let kernel = Kernel::BiasPart(delta.form(values[1]));
             Item::new(kernel, groups * parts)

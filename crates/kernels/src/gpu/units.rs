@@ -70,6 +70,17 @@ impl Units {
         }
     }
 
+    /// The same where an operand has lost already what `exact` would keep.
+    pub(super) fn of_cut_operand(self, form: Form) -> Self {
+        match self {
+            Self::Cuda(parts) if form != Form::Plain => Self::Cuda(Parts {
+                exact: false,
+                ..parts
+            }),
+            other => other,
+        }
+    }
+
     /// Whether operands are cut in memory.
     pub(super) fn cuts(self) -> bool {
         matches!(self, Self::Cuda(Parts { cut: true, .. }))

@@ -51,7 +51,8 @@ pub(super) enum Kernel {
     Gather,
     ClassificationLoss,
     SequenceLoss,
-    GradientPart(GradientTile),
+    /// A weight gradient, with the form in which delta lies if the input is plain.
+    GradientPart(GradientTile, Form),
     BiasPart(Form),
     AddParts,
     Sgd,
@@ -62,7 +63,7 @@ impl Kernel {
     /// What waits until nothing of a lower number can run: the more of it stands ready, the fewer launches it takes.
     fn patience(self) -> u8 {
         match self {
-            Self::GradientPart(_) | Self::BiasPart(_) => 1,
+            Self::GradientPart(..) | Self::BiasPart(_) => 1,
             Self::AddParts => 2,
             Self::Sgd | Self::Adam => 3,
             _ => 0,

@@ -218,6 +218,8 @@ fn compile(text: &str, chip: &str) -> Result<Vec<u8>, String> {
         format!("--gpu-architecture={chip}"),
         "--std=c++17".into(),
         "--disable-warnings".into(),
+        // Products are the matrix units'; elsewhere what is written twice is to be the same twice.
+        "--fmad=false".into(),
     ];
     let program = nvrtc::result::create_program(&text, None).map_err(|e| e.to_string())?;
     // SAFETY: the program is one that was just made, and is destroyed once; the binary has the size that is asked for.

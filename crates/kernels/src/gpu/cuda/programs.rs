@@ -4,7 +4,7 @@ use super::super::operands::{Form, Operands};
 use super::super::panel::Arrival;
 use super::super::tile::{Direction, Tile};
 use super::super::units::{Parts, Units};
-use super::Kernel;
+use super::{Kernel, together};
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
@@ -134,10 +134,10 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
         function,
         shared: format!("({product}::SHARED)"),
         // Registers allow so many.
-        together: match (columns, tile.units.cuts()) {
-            (128.., false) => 1,
-            (32.., _) => 2,
-            _ => 3,
+        together: match tile.units.cuts() {
+            true => together(columns) as u32,
+            false if columns < 128 => 2,
+            false => 1,
         },
     }
 }
@@ -169,7 +169,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
             Direction::Backward,
             Some(activation),
         ),
-        Kernel::GradientPart(tile) => {
+        Kernel::GradientPart(tile, _) => {
             let (inputs, outputs) = (tile.inputs, tile.outputs);
             let precision = precision(tile.operands, tile.units);
             let sum = format!(
@@ -231,7 +231,9 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
         Kernel::FeedbackStep {
             last, first, local, ..
         } => bit(local, 4) | bit(last, 8) | bit(first, 16),
-        Kernel::Pool(of) | Kernel::BiasPart(of) | Kernel::Cut(of) | Kernel::Join(of) => form(of, 32),
+        Kernel::GradientPart(_, of)
+        | Kernel::Pool(of)
+        | Kernel::BiasPart(of) | Kernel::Cut(of) | Kernel::Join(of) => form(of, 32),
         _ => 0,
     }
 }

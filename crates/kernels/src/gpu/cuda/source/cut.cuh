@@ -1,7 +1,7 @@
 // Products of cut arrays: shared memory is filled with their parts in the background, some stages ahead.
 
 /// Stages of a product of cut arrays.
-template <u32 Columns> constexpr u32 DEEP = 3;
+template <u32 Columns> constexpr u32 DEEP = Columns <= 32 ? 2 : 3;
 
 /// A block of parts as it is staged: see [`Block`].
 template <u32 Lines, u32 Length> struct Copied : Block<Lines, Length> {
@@ -29,6 +29,10 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
     using Right = typename Either<D == Direction::Forward, Copied<TERMS, Columns>, Copied<Columns, TERMS>>::Type;
     static constexpr u32 STAGE = PARTS<P> * (Left::PART + Right::PART);
     static constexpr u32 SHARED = Base::EXCHANGE + DEEP<Columns> * STAGE * 2;
+
+    /// The location whose terms are copied, its chunks that are left, the stage into which the next one comes, and the
+    /// stage that is multiplied next.
+    u32 coming, left, into, from;
 
     /// Copies the next terms.
     METHOD void fetch(u16 *stage) {
@@ -75,24 +79,51 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
         ahead(TERMS, this->link, this->channel);
     }
 
-    /// Adds the products of all links.
+    /// Chunks of a location's sum.
+    METHOD u32 chunks() const { return (links * walk.channels + TERMS - 1) / TERMS; }
+
+    /// Copies the next chunk, of this location or of those after it, into the stage that is multiplied last.
+    METHOD void fetch_next() {
+        while (left == 0 && coming + 1 < Base::last) {
+            coming++;
+            Base::reach(coming);
+            left = chunks();
+        }
+        if (left > 0) {
+            left--;
+            fetch(reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE) + into * STAGE);
+        }
+        commit_copies();
+        into = into + 1 == DEEP<Columns> ? 0 : into + 1;
+    }
+
+    /// Goes to the first panel, or to the next one; whether there is one.
+    METHOD bool next_panel(bool first) {
+        if (first) {
+            coming = at.location;
+            left = chunks();
+            into = from = 0;
+            for (u32 chunk = 0; chunk + 1 < DEEP<Columns>; chunk++) fetch_next();
+        } else {
+            at.location++;
+        }
+        return at.location < Base::last;
+    }
+
+    /// Adds the products of all links of the panel.
     METHOD void accumulate() {
         constexpr u32 deep = DEEP<Columns>;
-        u16 *stages = reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE);
-        u32 chunks = (links * walk.channels + TERMS - 1) / TERMS;
-        for (u32 chunk = 0; chunk + 1 < deep; chunk++) {
-            if (chunk < chunks) fetch(stages + chunk * STAGE);
-            commit_copies();
-        }
-        u32 stage = 0;
-        for (u32 chunk = 0; chunk < chunks; chunk++) {
+        Base::clear();
+        u32 count = walk.links[at.location + 1] - walk.links[at.location];
+        u32 wanted = (count * walk.channels + TERMS - 1) / TERMS;
+        for (u32 chunk = 0; chunk < wanted; chunk++) {
             wait_for_copies<deep - 2>();
             barrier();
             // What is fetched lies where all have multiplied what lay there.
-            if (chunk + deep - 1 < chunks) fetch(stages + (stage == 0 ? deep - 1 : stage - 1) * STAGE);
-            commit_copies();
-            multiply_staged<Left, Right, TERMS, D>(*this, stages + stage * STAGE);
-            stage = stage + 1 == deep ? 0 : stage + 1;
+            fetch_next();
+            multiply_staged<Left, Right, TERMS, D>(
+                *this, reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE) + from * STAGE);
+            from = from + 1 == deep ? 0 : from + 1;
         }
     }
 };

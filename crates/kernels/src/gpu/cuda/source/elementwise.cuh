@@ -58,10 +58,14 @@ DEVICE void pool(const Arguments &given) {
     Planes planes = planes_of(given.heap + words[1], (u64)locations * size);
     bool cut = given.variant & CUT_IN, two_parts = given.variant & TWO_PARTS;
     float total = 0.0f;
-#pragma unroll 8
-    for (u32 location = 0; location < locations; location++) {
-        u64 here = (u64)location * size + at;
-        total += cut ? value_of(planes, here, two_parts) : input[here];
+    // Loops of their own, so that many loads are under way.
+    if (cut) {
+#pragma unroll 16
+        for (u32 location = 0; location < locations; location++)
+            total += value_of(planes, (u64)location * size + at, two_parts);
+    } else {
+#pragma unroll 16
+        for (u32 location = 0; location < locations; location++) total += input[(u64)location * size + at];
     }
     given.heap[words[2] + at] = total / (float)locations;
 }

@@ -5,6 +5,8 @@ struct Part {
     const float *input, *delta;
     /// Values of both.
     u64 input_values, delta_values;
+    /// Whether delta lies cut although the input does not.
+    bool delta_is_cut;
     u32 batch, inputs, outputs;
     u32 first_input, first_output;
     /// The part's links (source, destination).
@@ -75,13 +77,16 @@ template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part
             u32 line = thread() / Block::QUADS + turn * Block::AT_ONCE;
             u32 link, sample;
             ahead(line, link, sample);
-            const float *from = panels + first;
+            u64 from = first;
             u32 count = 0;
             if (line < SAMPLES && link < links) {
                 from += ((u64)pairs[2 * link + which] * batch + sample) * channels;
                 count = there;
             }
-            to[turn] = read_four(from, count, aligned);
+            if (which == 1 && delta_is_cut)
+                to[turn] = read_four(Planes{(u16 *)panels, delta_values}, from, count, PARTS<P> > 1);
+            else
+                to[turn] = read_four(panels + from, count, aligned);
         }
     }
 

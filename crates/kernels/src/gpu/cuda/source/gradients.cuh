@@ -12,6 +12,7 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Ar
     Sum part;
     part.input_values = words[11];
     part.delta_values = words[12];
+    part.delta_is_cut = given.variant & CUT_IN;
     part.link = part.sample = 0;
     part.input = given.heap + words[1];
     part.delta = given.heap + words[2];
@@ -57,8 +58,14 @@ DEVICE void bias_part(const Arguments &given) {
     u32 first = (u32)((u64)rows * part / parts);
     u32 last = (u32)((u64)rows * (part + 1) / parts);
     float sum = 0.0f;
-    if (c < channels)
-        for (u32 r = first + row; r < last; r += SIDE) sum += cut ? value_of(planes, (u64)r * channels + c, two_parts) : delta[(u64)r * channels + c];
+    // Loops of their own, so that many loads are under way.
+    if (c < channels && cut) {
+#pragma unroll 8
+        for (u32 r = first + row; r < last; r += SIDE) sum += value_of(planes, (u64)r * channels + c, two_parts);
+    } else if (c < channels) {
+#pragma unroll 8
+        for (u32 r = first + row; r < last; r += SIDE) sum += delta[(u64)r * channels + c];
+    }
     shared[thread()] = sum;
     barrier();
     if (row == 0 && c < channels) {
@@ -82,7 +89,7 @@ DEVICE void add_parts(const Arguments &given) {
     const float *parts = given.heap + words[1];
     float sum = 0.0f;
     if (at < len)
-#pragma unroll 4
+#pragma unroll 8
         for (u32 part = row; part < count; part += ADDED_AT_ONCE) sum += parts[(u64)part * len + at];
     shared[thread()] = sum;
     barrier();

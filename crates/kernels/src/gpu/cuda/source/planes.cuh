@@ -25,8 +25,25 @@ DEVICE void put_one(Planes planes, u64 at, float value, bool two_parts) {
     if (two_parts) planes.first[planes.values + at] = (u16)pack_bf16(what_is_left(value, packed << 16), 0.0f);
 }
 
-/// The value of a cut array at a place.
+/// The value of a cut array at a place; the second part, where there is none, is read from the first ones.
 DEVICE float value_of(Planes planes, u64 at, bool two_parts) {
-    float value = as_float((u32)planes.first[at] << 16);
-    return two_parts ? value + as_float((u32)planes.first[planes.values + at] << 16) : value;
+    float first = as_float((u32)planes.first[at] << 16);
+    float second = as_float((u32)planes.first[two_parts ? planes.values + at : at] << 16);
+    return two_parts ? first + second : first;
+}
+
+/// Four values of a cut array side by side, of which `count` are there; `at` is a multiple of four.
+DEVICE Four read_four(Planes planes, u64 at, u32 count, bool two_parts) {
+    Four four = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    if (count == 0) return four;
+#pragma unroll
+    for (u32 n = 0; n < 2; n++) {
+        if (n == 1 && !two_parts) break;
+        Pair pair = *reinterpret_cast<const Pair *>(planes.first + n * planes.values + at);
+        four.value[0] += as_float(pair.low << 16);
+        four.value[1] += as_float(pair.low & 0xffff0000u);
+        four.value[2] += as_float(pair.high << 16);
+        four.value[3] += as_float(pair.high & 0xffff0000u);
+    }
+    return four;
 }
