@@ -14,6 +14,7 @@ use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Norm, Record,
     RecurrentCell, Resident, Unrolled, Wiring,
 };
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Kernels on a GPU: sums in f32, of operands in f32 or rounded.
@@ -24,6 +25,8 @@ pub struct GpuBackend {
     pub(super) units: Units,
     wirings: Wirings,
     dense: Arc<Wiring>,
+    /// Wirings of as many locations to themselves, one tap for all.
+    alone: Mutex<HashMap<usize, Arc<Wiring>>>,
     /// A single 1: the gate of updates that always happen, and what stands for operands that a kernel does not use.
     one: GpuBuffer,
     /// Where a loss that no one gates writes its verdict.
@@ -55,6 +58,7 @@ impl GpuBackend {
             units: Units::Scalar,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
+            alone: Mutex::default(),
             one,
             unread,
             updates: Mutex::new(Updates {
@@ -68,6 +72,13 @@ impl GpuBackend {
     /// The wiring of a single panel.
     pub(super) fn dense(&self) -> &Arc<Wiring> {
         &self.dense
+    }
+
+    /// The wiring of each of so many locations to itself, through one tap.
+    pub(super) fn alone(&self, locations: usize) -> Arc<Wiring> {
+        let mut known = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Wiring::sequence(locations, locations, 0));
+        Arc::clone(known.entry(locations).or_insert_with(make))
     }
 
     pub(super) fn memory(&self) -> &Arc<Device> {

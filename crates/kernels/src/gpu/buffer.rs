@@ -19,16 +19,39 @@ pub struct GpuBuffer {
 struct Layout {
     /// How the first so many values lie, if not plain.
     cut: Option<(Form, usize)>,
-    /// The parts of plain values, beside them.
-    parts: Option<Copied>,
+    /// What was made of plain values, beside them. It stays where it is: recordings write there again.
+    made: Vec<Made>,
 }
 
-/// Parts of the first values of a plain buffer.
-struct Copied {
-    region: Region,
+/// What products read instead of a buffer's plain values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Parts of the first `values`, zeros beyond the buffer's end.
+    Cut { values: usize },
+    /// Parts of what the links of each destination of a wiring reach, side by side.
+    Unfolded(Unfolding),
+}
+
+/// Panels `[location, batch, channel]` whose rows are the channels of all taps of a location, and zeros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unfolding {
+    /// Where the links begin.
+    pub(super) links: usize,
+    pub(super) locations: usize,
+    pub(super) taps: usize,
+    pub(super) batch: usize,
+    /// Channels of a source.
+    pub(super) channels: usize,
+    /// Channels of a panel.
+    pub(super) wide: usize,
+}
+
+struct Made {
+    shape: Shape,
     form: Form,
-    /// When they were made, as the device counts; none if the values changed since.
-    made: Option<u64>,
+    region: Region,
+    /// When it was made, as the device counts; none if the values changed since.
+    when: Option<u64>,
 }
 
 impl GpuBuffer {
@@ -124,8 +147,8 @@ impl GpuBuffer {
     fn forget(&self) {
         let mut layout = self.layout();
         layout.cut = None;
-        if let Some(parts) = &mut layout.parts {
-            parts.made = None;
+        for made in &mut layout.made {
+            made.when = None;
         }
     }
 
@@ -149,39 +172,67 @@ impl GpuBuffer {
         }
     }
 
-    /// The first `len` values cut, where they lie or, if they are plain there, beside them.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    #[track_caller]
+    /// The first `len` values cut, where they lie or, if they are plain there, beside them; zeros beyond the end.
     pub(super) fn cut(&self, form: Form, len: usize) -> Span {
         if self.form(len) == form {
             return self.span(0, len);
         }
-        let values = self.first(len);
+        let there = len.min(self.len());
+        let cut = |to: Span, from: Span| {
+            Item::new(Kernel::Cut(form), groups_of(len))
+                .reads(from)
+                .writes(to)
+                .counts([there, len])
+        };
+        self.beside(form, Shape::Cut { values: len }, (there, len), cut)
+    }
+
+    /// The values unfolded, beside them.
+    pub(super) fn unfolded(&self, form: Form, unfolding: &Unfolding, sources: usize) -> Span {
+        let of = unfolding;
+        let len = of.locations * of.batch * of.wide;
+        let unfold = |to: Span, from: Span| {
+            Item::new(Kernel::Unfold(form), groups_of(len))
+                .reads(from)
+                .writes(to)
+                .count(of.links)
+                .counts([of.batch, of.channels, of.wide, of.locations, of.taps])
+        };
+        let there = sources * of.batch * of.channels;
+        self.beside(form, Shape::Unfolded(of.clone()), (there, len), unfold)
+    }
+
+    /// Room for `len` values beside the first `there` ones, with what `work` makes of these.
+    fn beside(
+        &self,
+        form: Form,
+        shape: Shape,
+        (there, len): (usize, usize),
+        work: impl FnOnce(Span, Span) -> Item,
+    ) -> Span {
+        let from = self.first(there);
         let device = self.region.device();
         let now = device.epoch();
         let mut layout = self.layout();
-        let parts = match layout.parts.take() {
-            Some(parts) if parts.form == form && parts.region.len() == len => parts,
-            _ => Copied {
-                region: device.region(len),
-                form,
-                made: None,
-            },
+        let known = |made: &Made| made.form == form && made.shape == shape;
+        let at = match layout.made.iter().position(known) {
+            Some(at) => at,
+            None => {
+                layout.made.push(Made {
+                    shape,
+                    form,
+                    region: device.region(len),
+                    when: None,
+                });
+                layout.made.len() - 1
+            }
         };
-        let span = parts.region.span(0);
-        if parts.made != Some(now) {
-            let item = Item::new(Kernel::Cut(form), groups_of(len))
-                .reads(values)
-                .writes(span)
-                .count(len);
-            device.note(item);
+        let made = &mut layout.made[at];
+        let span = made.region.span(0);
+        if made.when != Some(now) {
+            made.when = Some(now);
+            device.note(work(span, from));
         }
-        layout.parts = Some(Copied {
-            made: Some(now),
-            ..parts
-        });
         span
     }
 

@@ -58,8 +58,8 @@ impl GradientTile {
 }
 
 /// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale; CUDA's kernels read
-/// two more, values of the input and of delta.
-pub(super) const GRADIENT_WORDS: usize = 13;
+/// three more, values of the input and of delta and rows of the result.
+pub(super) const GRADIENT_WORDS: usize = 14;
 
 /// What a work-group of a gradient sums, and where its tile lies.
 #[derive(CubeType)]

@@ -1,7 +1,7 @@
 //! Notes the kernels that multiply: which of them, with how many work-groups.
 
 use super::backend::GpuBackend;
-use super::buffer::GpuBuffer;
+use super::buffer::{GpuBuffer, Unfolding};
 use super::cuda;
 use super::gradient::GradientTile;
 use super::launch::groups_of;
@@ -103,22 +103,18 @@ impl<'a> Walk<'a> {
             .count(links.start)
             .counts([self.batch, channels, columns, locations])
             .factor(scale)
-            .counts([
-                self.input_len(),
-                self.layer.wiring.taps(),
-                self.tile.panels(locations, self.batch, columns),
-            ])
+            .counts([self.input_len(), self.layer.wiring.taps()])
     }
 
     /// Weights and source panels as the product reads them.
-    fn operands(&self, weight: &GpuBuffer, input: &GpuBuffer) -> [Span; 2] {
+    fn operands(&self, weight: &GpuBuffer, input: &Input<'_>) -> [Span; 2] {
         let lengths = [self.layer.weights(), self.input_len()];
         match self.tile.units.cuts() {
             true => {
                 let form = self.tile.units.form(self.tile.operands);
                 [weight.cut(form, lengths[0]), input.cut(form, lengths[1])]
             }
-            false => [weight.first(lengths[0]), input.first(lengths[1])],
+            false => [weight.first(lengths[0]), input.buffer.first(lengths[1])],
         }
     }
 
@@ -134,6 +130,30 @@ impl<'a> Walk<'a> {
             parts.cut = false;
         }
         self
+    }
+}
+
+/// What a layer reads.
+struct Input<'a> {
+    buffer: &'a GpuBuffer,
+    /// If it is to be unfolded: how, and of how many sources.
+    unfolding: Option<(Unfolding, usize)>,
+}
+
+impl<'a> Input<'a> {
+    fn of(buffer: &'a GpuBuffer) -> Self {
+        Self {
+            buffer,
+            unfolding: None,
+        }
+    }
+
+    /// `len` values as products read them that are cut.
+    fn cut(&self, form: Form, len: usize) -> Span {
+        match &self.unfolding {
+            Some((unfolding, sources)) => self.buffer.unfolded(form, unfolding, *sources),
+            None => self.buffer.cut(form, len),
+        }
     }
 }
 
@@ -178,6 +198,18 @@ impl GpuBackend {
         input: &GpuBuffer,
         out: &GpuBuffer,
     ) {
+        self.product_of(walk, scale, weight, bias, &Input::of(input), out);
+    }
+
+    fn product_of(
+        &self,
+        walk: Walk<'_>,
+        scale: f64,
+        weight: &GpuBuffer,
+        bias: Option<&GpuBuffer>,
+        input: &Input<'_>,
+        out: &GpuBuffer,
+    ) {
         let [.., columns] = walk.ends();
         let kernel = Kernel::Product {
             tile: walk.tile,
@@ -194,6 +226,39 @@ impl GpuBackend {
         self.note(item);
     }
 
+    /// The layer that stands for one whose inputs are few, and what it reads.
+    fn unfolded<'a>(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        input: &'a GpuBuffer,
+    ) -> (Layer, Input<'a>) {
+        let wiring = self.wiring(&layer.wiring);
+        match self.units.unfolded(self.operands, layer) {
+            Some(wide) if wiring.unfolds => {
+                let unfolding = Unfolding {
+                    links: wiring.forward.start,
+                    locations: layer.locations(),
+                    taps: layer.wiring.taps(),
+                    batch,
+                    channels: layer.inputs,
+                    wide,
+                };
+                let stands = Layer {
+                    wiring: self.alone(layer.locations()),
+                    inputs: wide,
+                    ..layer.clone()
+                };
+                let input = Input {
+                    buffer: input,
+                    unfolding: Some((unfolding, layer.sources())),
+                };
+                (stands, input)
+            }
+            _ => (layer.clone(), Input::of(input)),
+        }
+    }
+
     /// A layer's forward pass.
     pub(super) fn forward_pass(
         &self,
@@ -204,11 +269,12 @@ impl GpuBackend {
         out: &Record<GpuBuffer>,
         z: &GpuBuffer,
     ) {
+        let (layer, input) = &self.unfolded(layer, batch, input);
         let walk = self.walk(layer, batch, Direction::Forward);
         let len = walk.output_len();
         let inverse_deviation = out.inverse_deviation.first(layer.deviations());
         if !fused(layer.norm, batch) {
-            self.product(walk, layer.scale, weight, Some(bias), input, z);
+            self.product_of(walk, layer.scale, weight, Some(bias), input, z);
             let (count, rows) = groups(layer, batch);
             let kernel = Kernel::Normalise(arrival(layer));
             let item = Item::new(kernel, count * layer.outputs.div_ceil(SIDE))
@@ -279,7 +345,7 @@ impl GpuBackend {
                 .reads(inverse_deviation.first(port.deviations()))
                 .writes(landing.delta.written_as(result, len))
         };
-        let [weight, input] = walk.operands(weight, input);
+        let [weight, input] = walk.operands(weight, &Input::of(input));
         let wiring = self.wiring(&walk.layer.wiring);
         let item = walk.item(kernel, walk.layer.scale, weight, input, &wiring);
         let item = lands(item, &path);
@@ -325,12 +391,14 @@ impl GpuBackend {
         weights: &GpuBuffer,
         biases: &GpuBuffer,
     ) {
+        let (len, given) = (layer.weights(), input);
+        let (layer, input) = &self.unfolded(layer, batch, given);
         let channels = [layer.inputs, layer.outputs];
         let values = [
             layer.sources() * batch * layer.inputs,
             layer.locations() * batch * layer.outputs,
         ];
-        let units = self.units.of(self.operands, layer.weights(), channels);
+        let units = self.units.of(self.operands, len, channels);
         let delta_form = match units.cuts() {
             true => Form::Plain,
             false => delta.form(values[1]),
@@ -345,7 +413,6 @@ impl GpuBackend {
             Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
         };
         let parts = wanted.div_ceil(across * down * taps).clamp(1, longest);
-        let len = layer.weights();
         let wiring = self.wiring(&layer.wiring);
         let rows = layer.locations() * batch;
         let operands = match units.cuts() {
@@ -353,7 +420,7 @@ impl GpuBackend {
                 let form = units.form(self.operands);
                 [input.cut(form, values[0]), delta.cut(form, values[1])]
             }
-            false => [input.first(values[0]), delta.as_it_is(values[1])],
+            false => [given.first(values[0]), delta.as_it_is(values[1])],
         };
         self.in_parts(parts, len, weights, |out| {
             let kernel = Kernel::GradientPart(tile, delta_form);
@@ -365,6 +432,7 @@ impl GpuBackend {
                 .counts([batch, layer.inputs, layer.outputs, taps, parts])
                 .factor(layer.scale)
                 .counts(values)
+                .count(len / (taps * layer.outputs))
         });
         let groups = layer.outputs.div_ceil(SIDE);
         let wanted = match self.units {

@@ -89,19 +89,7 @@ impl Tile {
 
     /// Work-groups of a product, as [`place_of`] counts them.
     pub(super) fn groups(self, locations: usize, batch: usize, columns: usize) -> usize {
-        let panels = self.panels(locations, batch, columns);
-        locations.div_ceil(panels) * self.across(columns) * self.down(batch)
-    }
-
-    /// Panels that a work-group makes one after the other.
-    pub(super) fn panels(self, locations: usize, batch: usize, columns: usize) -> usize {
-        match self.units {
-            Units::Cuda(Parts { cut: true, .. }) => {
-                let all = locations * self.across(columns) * self.down(batch);
-                cuda::panels_of_a_group(all, self.columns)
-            }
-            _ => 1,
-        }
+        locations * self.across(columns) * self.down(batch)
     }
 }
 
@@ -144,9 +132,8 @@ pub(super) struct Walk {
     pub(super) scale: f32,
 }
 
-/// Words of a [`Walk`]; CUDA's kernels read three more: values of the source panels, matrices of the weights, and panels
-/// that a work-group makes one after the other.
-pub(super) const WALK_WORDS: usize = 11;
+/// Words of a [`Walk`]; CUDA's kernels read two more, values of the source panels and matrices of the weights.
+pub(super) const WALK_WORDS: usize = 10;
 
 /// The walk that stands at `at`.
 #[cube]

@@ -35,6 +35,8 @@ pub(super) struct Parts {
 /// Values of a result below which the errors of two parts do not average out. Nor may they in narrow layers; those that
 /// are not cut are exact.
 const FEW: usize = 128;
+/// Locations from which on it is worth while to unfold what a layer of few inputs reads.
+const UNFOLDED: usize = 256;
 /// Channels that are copied at once: cut arrays have a multiple of it.
 const TOGETHER: usize = 8;
 
@@ -60,6 +62,18 @@ impl Units {
             (Self::Cuda(_), Operands::Bf16) => Form::OnePart,
             _ => Form::Plain,
         }
+    }
+
+    /// Channels of the panels that stand for those of a layer whose inputs are too few to be copied together: those of
+    /// all its taps.
+    pub(super) fn unfolded(self, operands: Operands, layer: &Layer) -> Option<usize> {
+        let unfolds = self.form(operands) != Form::Plain
+            && layer.inputs < TOGETHER
+            && layer.outputs.is_multiple_of(TOGETHER)
+            && layer.locations() >= UNFOLDED
+            && layer.weights() >= FEW;
+        let channels = layer.wiring.taps() * layer.inputs;
+        unfolds.then_some(channels.next_multiple_of(TOGETHER))
     }
 
     /// How a result of so many channels is to lie in memory.

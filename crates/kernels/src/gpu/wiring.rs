@@ -13,6 +13,8 @@ pub(super) struct DeviceWiring {
     pub(super) backward: LinkList,
     /// Taps' links: starts, then (source, destination), by destination.
     pub(super) by_tap: LinkList,
+    /// Whether no destination has two links of one tap.
+    pub(super) unfolds: bool,
 }
 
 /// Starts of each location's links, then (tap, location) of every link.
@@ -70,6 +72,10 @@ impl Wirings {
             forward: device.link_list(&by_location(wiring.forward(), wiring.destinations())),
             backward: device.link_list(&by_location(wiring.backward(), wiring.sources())),
             by_tap: device.link_list(&by_tap(wiring)),
+            unfolds: (0..wiring.destinations()).all(|location| {
+                let links = wiring.forward().of(location);
+                links.windows(2).all(|pair| pair[0].tap < pair[1].tap)
+            }),
         });
         known.insert(key, (Arc::downgrade(wiring), Arc::clone(&made)));
         made

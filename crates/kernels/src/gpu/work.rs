@@ -44,6 +44,7 @@ pub(super) enum Kernel {
     },
     Pool(Form),
     Cut(Form),
+    Unfold(Form),
     Join(Form),
     Clear,
     Copy,

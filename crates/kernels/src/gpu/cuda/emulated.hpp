@@ -351,6 +351,9 @@ DEVICE u32 block_x() { return emulated::machine->block[0]; }
 DEVICE u32 block_y() { return emulated::machine->block[1]; }
 DEVICE u32 block_z() { return emulated::machine->block[2]; }
 
+// As on the largest devices.
+constexpr bool ROOMY = true;
+
 // Filled with 0xFF bytes (NaN) before each block, so that reads of unwritten memory show.
 DEVICE unsigned char *shared_memory() { return emulated::machine->shared; }
 

@@ -35,10 +35,6 @@ pub(super) const BIAS_GROUPS: usize = 132;
 pub(super) const ADDED: usize = 32;
 /// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
 const FEW_GROUPS: usize = 128;
-/// Multiprocessors of a large GPU.
-const MULTIPROCESSORS: usize = 132;
-/// Panels that a work-group makes at most.
-const MOST_PANELS: usize = 16;
 /// Offsets on a device are 32-bit numbers.
 const MOST_VALUES: u64 = u32::MAX as u64;
 
@@ -52,20 +48,6 @@ pub(super) fn columns_of_a_group(panels: usize, columns: usize, exact: bool) -> 
         width /= 2;
     }
     width
-}
-
-/// Work-groups of a product of cut operands that share a multiprocessor, by their columns.
-pub(super) fn together(columns: usize) -> usize {
-    match columns {
-        32.. => 2,
-        _ => 3,
-    }
-}
-
-/// Panels that each work-group makes of `panels` times columns, so that all run at once: while a panel's norm is taken,
-/// the next one's operands are on their way.
-pub(super) fn panels_of_a_group(panels: usize, columns: usize) -> usize {
-    panels.div_ceil(MULTIPROCESSORS * together(columns)).clamp(1, MOST_PANELS)
 }
 
 /// Inputs and outputs of a weight gradient's work-groups.

@@ -335,7 +335,7 @@ impl Driver for Nvidia {
             sharedMemBytes: program.shared,
             hStream: self.stream,
             attrs: attributes.as_mut_ptr(),
-            numAttrs: u32::from(env::var_os("SANSPROP_NO_PDL").is_none()),
+            numAttrs: attributes.len() as u32,
         };
         // SAFETY: the function takes one `Arguments`, whose addresses and offsets were those of live regions when its
         // item was noted (`GpuBuffer::first` asserts their length); links name panels of their wiring only, and kernels

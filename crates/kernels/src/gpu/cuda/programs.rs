@@ -4,7 +4,7 @@ use super::super::operands::{Form, Operands};
 use super::super::panel::Arrival;
 use super::super::tile::{Direction, Tile};
 use super::super::units::{Parts, Units};
-use super::{Kernel, together};
+use super::Kernel;
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
@@ -134,10 +134,10 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
         function,
         shared: format!("({product}::SHARED)"),
         // Registers allow so many.
-        together: match tile.units.cuts() {
-            true => together(columns) as u32,
-            false if columns < 128 => 2,
-            false => 1,
+        together: match (columns, tile.units.cuts()) {
+            (128.., false) => 1,
+            (32.., _) => 2,
+            _ => 3,
         },
     }
 }
@@ -194,6 +194,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
         }
         Kernel::Pool(_) => elementwise("pool"),
         Kernel::Cut(_) => elementwise("cut"),
+        Kernel::Unfold(_) => elementwise("unfold"),
         Kernel::Join(_) => elementwise("join"),
         Kernel::Clear => elementwise("clear"),
         Kernel::Copy => elementwise("copy"),
@@ -233,7 +234,7 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
         } => bit(local, 4) | bit(last, 8) | bit(first, 16),
         Kernel::GradientPart(_, of)
         | Kernel::Pool(of)
-        | Kernel::BiasPart(of) | Kernel::Cut(of) | Kernel::Join(of) => form(of, 32),
+        | Kernel::BiasPart(of) | Kernel::Cut(of) | Kernel::Unfold(of) | Kernel::Join(of) => form(of, 32),
         _ => 0,
     }
 }

@@ -1,7 +1,7 @@
 // Products of cut arrays: shared memory is filled with their parts in the background, some stages ahead.
 
-/// Stages of a product of cut arrays.
-template <u32 Columns> constexpr u32 DEEP = Columns <= 32 ? 2 : 3;
+/// Stages of a product of cut arrays: more would leave room for fewer work-groups.
+constexpr u32 DEEP = 2;
 
 /// A block of parts as it is staged: see [`Block`].
 template <u32 Lines, u32 Length> struct Copied : Block<Lines, Length> {
@@ -23,19 +23,68 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
     using Base::walk, Base::at, Base::sums, Base::links, Base::link, Base::channel, Base::pairs, Base::ahead;
     using Base::DOWN, Base::ACROSS, Base::WARPS_DOWN, Base::warp_down, Base::warp_across, Base::has_rows;
     /// Terms that are staged at a time: nine taps of few channels are a multiple of 48.
-    static constexpr u32 TERMS = Columns <= 32 ? 48 : 32;
+    static constexpr u32 TERMS = Columns <= 16 ? 48 : P == Precision::Bf16 ? 64 : 32;
     using Left = Copied<MOST_ROWS, TERMS>;
     /// Weights lie with their outputs side by side.
     using Right = typename Either<D == Direction::Forward, Copied<TERMS, Columns>, Copied<Columns, TERMS>>::Type;
     static constexpr u32 STAGE = PARTS<P> * (Left::PART + Right::PART);
-    static constexpr u32 SHARED = Base::EXCHANGE + DEEP<Columns> * STAGE * 2;
+    static constexpr u32 SHARED = Base::EXCHANGE + DEEP * STAGE * 2;
 
-    /// The location whose terms are copied, its chunks that are left, the stage into which the next one comes, and the
-    /// stage that is multiplied next.
-    u32 coming, left, into, from;
+    /// Copies the next terms where all are channels of one link.
+    METHOD void fetch_of_one(u16 *stage) {
+        const u16 *panel = reinterpret_cast<const u16 *>(walk.input) +
+                           ((u64)pairs[2 * link + 1] * walk.batch + at.first_row) * walk.channels + channel;
+        const u16 *matrix = reinterpret_cast<const u16 *>(walk.weight) +
+                            (u64)pairs[2 * link] * walk.channels * walk.columns;
+        u64 plane = (u64)walk.taps * walk.channels * walk.columns;
+        u32 rows = walk.batch - at.first_row, columns = walk.columns - at.first_column;
+        u32 first = thread() / Left::EIGHTS, eighth = thread() % Left::EIGHTS * 8;
+        const u16 *from = panel + (first * walk.channels + eighth);
+        u16 *to = stage + first * Left::STRIDE + eighth;
+        u32 most = smaller((rows + ROWS - 1) / ROWS * ROWS, MOST_ROWS);
+#pragma unroll
+        for (u32 turn = 0; turn < Left::TURNS; turn++) {
+            u32 row = first + turn * Left::AT_ONCE;
+            if (row < most) copy_parts<PARTS<P>>(to, Left::PART, from, walk.values, row < rows);
+            to += Left::AT_ONCE * Left::STRIDE;
+            from += Left::AT_ONCE * walk.channels;
+        }
+        first = thread() / Right::EIGHTS;
+        eighth = thread() % Right::EIGHTS * 8;
+        to = stage + PARTS<P> * Left::PART + first * Right::STRIDE + eighth;
+        if (D == Direction::Forward) {
+            bool inside = eighth < columns;
+            from = matrix + ((channel + first) * walk.columns + at.first_column + eighth);
+#pragma unroll
+            for (u32 turn = 0; turn < Right::TURNS; turn++) {
+                if (TERMS % Right::AT_ONCE == 0 || first + turn * Right::AT_ONCE < TERMS)
+                    copy_parts<PARTS<P>>(to, Right::PART, from, plane, inside);
+                to += Right::AT_ONCE * Right::STRIDE;
+                from += Right::AT_ONCE * walk.columns;
+            }
+        } else {
+            from = matrix + ((at.first_column + first) * walk.channels + channel + eighth);
+#pragma unroll
+            for (u32 turn = 0; turn < Right::TURNS; turn++) {
+                u32 line = first + turn * Right::AT_ONCE;
+                if (Columns % Right::AT_ONCE == 0 || line < Columns)
+                    copy_parts<PARTS<P>>(to, Right::PART, from, plane, line < columns);
+                to += Right::AT_ONCE * Right::STRIDE;
+                from += Right::AT_ONCE * walk.channels;
+            }
+        }
+        channel += TERMS;
+        if (channel == walk.channels) {
+            channel = 0;
+            link++;
+        }
+    }
 
     /// Copies the next terms.
     METHOD void fetch(u16 *stage) {
+        if constexpr (TERMS % 32 == 0) {
+            if (channel + TERMS <= walk.channels) return fetch_of_one(stage);
+        }
         const u16 *panels = reinterpret_cast<const u16 *>(walk.input);
         const u16 *weights = reinterpret_cast<const u16 *>(walk.weight);
         u64 plane = (u64)walk.taps * walk.channels * walk.columns;
@@ -79,51 +128,23 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
         ahead(TERMS, this->link, this->channel);
     }
 
-    /// Chunks of a location's sum.
-    METHOD u32 chunks() const { return (links * walk.channels + TERMS - 1) / TERMS; }
-
-    /// Copies the next chunk, of this location or of those after it, into the stage that is multiplied last.
-    METHOD void fetch_next() {
-        while (left == 0 && coming + 1 < Base::last) {
-            coming++;
-            Base::reach(coming);
-            left = chunks();
-        }
-        if (left > 0) {
-            left--;
-            fetch(reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE) + into * STAGE);
-        }
-        commit_copies();
-        into = into + 1 == DEEP<Columns> ? 0 : into + 1;
-    }
-
-    /// Goes to the first panel, or to the next one; whether there is one.
-    METHOD bool next_panel(bool first) {
-        if (first) {
-            coming = at.location;
-            left = chunks();
-            into = from = 0;
-            for (u32 chunk = 0; chunk + 1 < DEEP<Columns>; chunk++) fetch_next();
-        } else {
-            at.location++;
-        }
-        return at.location < Base::last;
-    }
-
-    /// Adds the products of all links of the panel.
+    /// Adds the products of all links.
     METHOD void accumulate() {
-        constexpr u32 deep = DEEP<Columns>;
-        Base::clear();
-        u32 count = walk.links[at.location + 1] - walk.links[at.location];
-        u32 wanted = (count * walk.channels + TERMS - 1) / TERMS;
-        for (u32 chunk = 0; chunk < wanted; chunk++) {
-            wait_for_copies<deep - 2>();
+        u16 *stages = reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE);
+        u32 chunks = (links * walk.channels + TERMS - 1) / TERMS;
+        for (u32 chunk = 0; chunk + 1 < DEEP; chunk++) {
+            if (chunk < chunks) fetch(stages + chunk * STAGE);
+            commit_copies();
+        }
+        u32 stage = 0;
+        for (u32 chunk = 0; chunk < chunks; chunk++) {
+            wait_for_copies<DEEP - 2>();
             barrier();
             // What is fetched lies where all have multiplied what lay there.
-            fetch_next();
-            multiply_staged<Left, Right, TERMS, D>(
-                *this, reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE) + from * STAGE);
-            from = from + 1 == deep ? 0 : from + 1;
+            if (chunk + DEEP - 1 < chunks) fetch(stages + (stage == 0 ? DEEP - 1 : stage - 1) * STAGE);
+            commit_copies();
+            multiply_staged<Left, Right, TERMS, D>(*this, stages + stage * STAGE);
+            stage = stage + 1 == DEEP ? 0 : stage + 1;
         }
     }
 };

@@ -24,6 +24,13 @@ DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xfffff
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float value) { return __float_as_uint(value); }
 
+/// Whether a work-group may have more than 99 KiB of shared memory.
+#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 870 || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
+constexpr bool ROOMY = true;
+#else
+constexpr bool ROOMY = false;
+#endif
+
 DEVICE unsigned char *shared_memory() {
     extern __shared__ __align__(128) unsigned char memory[];
     return memory;

@@ -16,13 +16,35 @@ DEVICE void copy(const Arguments &given) {
     if (at < words[3]) given.heap[words[2] + at] = given.heap[words[1] + at];
 }
 
-/// Words of a cutting: groups, values, parts, count. Writes the parts of values.
+/// Words of a cutting: groups, values, parts, values that are there, values of the parts. Writes the parts of values, and
+/// of zeros where none are there.
 DEVICE void cut(const Arguments &given) {
     begin();
-    const u32 *words = item(given, 4);
-    u32 at = place(), count = words[3];
-    if (at < count)
-        put_one(planes_of(given.heap + words[2], count), at, given.heap[words[1] + at], given.variant & TWO_PARTS);
+    const u32 *words = item(given, 5);
+    u32 at = place(), there = words[3], count = words[4];
+    if (at >= count) return;
+    float value = at < there ? given.heap[words[1] + at] : 0.0f;
+    put_one(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
+}
+
+/// Words of an unfolding: groups, input, out, links, batch, channels, wide, locations, taps. Panels `[location, batch,
+/// wide]` of parts, whose rows are the channels of all taps of the location, zeros where it has none, and zeros.
+DEVICE void unfold(const Arguments &given) {
+    begin();
+    const u32 *words = item(given, 9);
+    u32 at = place(), batch = words[4], channels = words[5], wide = words[6], locations = words[7];
+    u32 count = locations * batch * wide;
+    if (at >= count) return;
+    u32 k = at % wide, row = at / wide;
+    u32 location = row / batch, b = row % batch, tap = k / channels;
+    const u32 *starts = given.links + words[3];
+    const u32 *pairs = starts + locations + 1;
+    float value = 0.0f;
+    if (tap < words[8])
+        for (u32 link = starts[location]; link < starts[location + 1]; link++)
+            if (pairs[2 * link] == tap)
+                value = given.heap[words[1] + (u64)(pairs[2 * link + 1] * batch + b) * channels + k % channels];
+    put_one(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
 }
 
 /// Words of a joining: groups, parts, values, count. Writes the values of parts.

@@ -8,6 +8,8 @@ struct Part {
     /// Whether delta lies cut although the input does not.
     bool delta_is_cut;
     u32 batch, inputs, outputs;
+    /// Rows of the result.
+    u32 rows;
     u32 first_input, first_output;
     /// The part's links (source, destination).
     const u32 *pairs;
@@ -34,7 +36,7 @@ DEVICE void add_warps(const Part &part, const float *shared, float *out, float s
 #pragma unroll
         for (u32 d = 0; d < Deep; d++) sum += shared[d * Inputs * Outputs + at];
         u32 row = part.first_input + at / Outputs, column = part.first_output + at % Outputs;
-        if (row < part.inputs && column < part.outputs) out[(u64)row * part.outputs + column] = scale * sum;
+        if (row < part.rows && column < part.outputs) out[(u64)row * part.outputs + column] = scale * sum;
     }
 }
 
@@ -52,7 +54,7 @@ template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part
     using Left = typename Either<Cut, Copied<SAMPLES, Inputs>, Block<SAMPLES, Inputs>>::Type;
     using Right = typename Either<Cut, Copied<SAMPLES, Outputs>, Block<SAMPLES, Outputs>>::Type;
     static constexpr u32 STAGE = PARTS<P> * (Left::PART + Right::PART);
-    static constexpr u32 AHEAD = Cut ? 3 : STAGES<P>;
+    static constexpr u32 AHEAD = Cut ? (ROOMY ? 3 : 2) : STAGES<P>;
     static constexpr u32 STAGED_BYTES = AHEAD * STAGE * 2;
     static constexpr u32 SUMS_BYTES = WARPS_DEEP * Inputs * Outputs * 4;
     static constexpr u32 SHARED = STAGED_BYTES > SUMS_BYTES ? STAGED_BYTES : SUMS_BYTES;

@@ -1,8 +1,8 @@
 // Weight and bias gradients as kernels.
 
 /// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale, values of the input
-/// and of delta.
-constexpr u32 GRADIENT_WORDS = 13;
+/// and of delta, rows of the result: inputs but for those that stand for none.
+constexpr u32 GRADIENT_WORDS = 14;
 
 /// `out[part, tap, input, output] = scale · Σ a(source)ᵀ delta(destination)` over the part's links of the tap.
 template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Arguments &given) {
@@ -12,6 +12,7 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Ar
     Sum part;
     part.input_values = words[11];
     part.delta_values = words[12];
+    part.rows = words[13];
     part.delta_is_cut = given.variant & CUT_IN;
     part.link = part.sample = 0;
     part.input = given.heap + words[1];
@@ -34,7 +35,7 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Ar
     part.links = tap_start + (u32)(count * (number + 1) / parts) - first;
     part.pairs = starts + taps + 1 + 2 * first;
     part.accumulate();
-    u64 matrix = (u64)(number * taps + tap) * part.inputs * part.outputs;
+    u64 matrix = (u64)(number * taps + tap) * part.rows * part.outputs;
     part.write(given.heap + words[4] + matrix, as_float(words[10]));
 }
 

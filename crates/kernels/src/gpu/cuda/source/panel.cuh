@@ -10,28 +10,25 @@ template <class Product> DEVICE void product(const Arguments &given) {
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
+    product.accumulate();
     float *out = given.heap + words[1 + WALK_WORDS];
     const float *bias = given.heap + words[2 + WALK_WORDS];
     float scale = product.walk.scale;
-#pragma unroll 1
-    for (bool more = product.next_panel(true); more; more = product.next_panel(false)) {
-        product.accumulate();
 #pragma unroll
-        for (u32 j = 0; j < product.ACROSS; j++) {
-            u32 column = product.column(j);
-            float shift[2] = {0.0f, 0.0f};
-            if (given.variant & BIASED)
-                for (u32 e = 0; e < 2; e++)
-                    if (column + e < product.walk.columns) shift[e] = bias[column + e];
+    for (u32 j = 0; j < product.ACROSS; j++) {
+        u32 column = product.column(j);
+        float shift[2] = {0.0f, 0.0f};
+        if (given.variant & BIASED)
+            for (u32 e = 0; e < 2; e++)
+                if (column + e < product.walk.columns) shift[e] = bias[column + e];
 #pragma unroll
-            for (u32 i = 0; i < product.DOWN; i++)
+        for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
-                for (u32 half = 0; half < 2; half++) {
-                    const float *sum = product.sums[i][j] + 2 * half;
-                    product.write_two(out, product.row(i, half), column, scale * sum[0] + shift[0],
-                                      scale * sum[1] + shift[1]);
-                }
-        }
+            for (u32 half = 0; half < 2; half++) {
+                const float *sum = product.sums[i][j] + 2 * half;
+                product.write_two(out, product.row(i, half), column, scale * sum[0] + shift[0],
+                                  scale * sum[1] + shift[1]);
+            }
     }
 }
 
@@ -42,6 +39,7 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
+    product.accumulate();
     words += 1 + WALK_WORDS;
     float *z = given.heap + words[0];
     float *a = given.heap + words[1];
@@ -49,71 +47,67 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
     const float *bias = given.heap + words[3];
     u32 columns = product.walk.columns, batch = product.walk.batch;
     float scale = product.walk.scale;
-#pragma unroll 1
-    for (bool more = product.next_panel(true); more; more = product.next_panel(false)) {
-        product.accumulate();
-        float means[1][Product::ACROSS][2];
+    float means[1][Product::ACROSS][2];
+#pragma unroll
+    for (u32 j = 0; j < product.ACROSS; j++)
+#pragma unroll
+        for (u32 e = 0; e < 2; e++) {
+            u32 column = product.column(j) + e;
+            float shift = column < columns ? bias[column] : 0.0f;
+            means[0][j][e] = 0.0f;
+#pragma unroll
+            for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+                for (u32 half = 0; half < 2; half++) {
+                    float &sum = product.sums[i][j][2 * half + e];
+                    sum = scale * sum + shift;
+                    if (product.row(i, half) < batch) means[0][j][e] += sum;
+                }
+        }
+    bool cut = given.variant & CUT_OUT;
+    if (given.variant & NORMALISED) {
+        product.mean_over_rows(means);
+        float squares[1][Product::ACROSS][2];
 #pragma unroll
         for (u32 j = 0; j < product.ACROSS; j++)
 #pragma unroll
             for (u32 e = 0; e < 2; e++) {
-                u32 column = product.column(j) + e;
-                float shift = column < columns ? bias[column] : 0.0f;
-                means[0][j][e] = 0.0f;
+                squares[0][j][e] = 0.0f;
 #pragma unroll
                 for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
                     for (u32 half = 0; half < 2; half++) {
                         float &sum = product.sums[i][j][2 * half + e];
-                        sum = scale * sum + shift;
-                        if (product.row(i, half) < batch) means[0][j][e] += sum;
+                        sum -= means[0][j][e];
+                        if (product.row(i, half) < batch) squares[0][j][e] += sum * sum;
                     }
             }
-        bool cut = given.variant & CUT_OUT;
-        if (given.variant & NORMALISED) {
-            product.mean_over_rows(means);
-            float squares[1][Product::ACROSS][2];
+        product.mean_over_rows(squares);
 #pragma unroll
-            for (u32 j = 0; j < product.ACROSS; j++)
+        for (u32 j = 0; j < product.ACROSS; j++)
 #pragma unroll
-                for (u32 e = 0; e < 2; e++) {
-                    squares[0][j][e] = 0.0f;
+            for (u32 e = 0; e < 2; e++) {
+                u32 column = product.column(j) + e;
+                float inverse = 1.0f / sqrtf(squares[0][j][e] + NORM_EPSILON);
+                if (thread() % LANES < 4 && product.warp_down() == 0 && column < columns)
+                    inverse_deviation[(u64)product.at.location * columns + column] = inverse;
 #pragma unroll
-                    for (u32 i = 0; i < product.DOWN; i++)
+                for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
-                        for (u32 half = 0; half < 2; half++) {
-                            float &sum = product.sums[i][j][2 * half + e];
-                            sum -= means[0][j][e];
-                            if (product.row(i, half) < batch) squares[0][j][e] += sum * sum;
-                        }
-                }
-            product.mean_over_rows(squares);
-#pragma unroll
-            for (u32 j = 0; j < product.ACROSS; j++)
-#pragma unroll
-                for (u32 e = 0; e < 2; e++) {
-                    u32 column = product.column(j) + e;
-                    float inverse = 1.0f / sqrtf(squares[0][j][e] + NORM_EPSILON);
-                    if (thread() % LANES < 4 && product.warp_down() == 0 && column < columns)
-                        inverse_deviation[(u64)product.at.location * columns + column] = inverse;
-#pragma unroll
-                    for (u32 i = 0; i < product.DOWN; i++)
-#pragma unroll
-                        for (u32 half = 0; half < 2; half++) product.sums[i][j][2 * half + e] *= inverse;
-                }
-        }
-#pragma unroll
-        for (u32 i = 0; i < product.DOWN; i++)
-#pragma unroll
-            for (u32 half = 0; half < 2; half++)
-#pragma unroll
-                for (u32 j = 0; j < product.ACROSS; j++) {
-                    u32 row = product.row(i, half), column = product.column(j);
-                    const float *sum = product.sums[i][j] + 2 * half;
-                    if (!(given.variant & NO_Z)) product.write_two(z, row, column, sum[0], sum[1]);
-                    product.write_form(a, row, column, activate<A>(sum[0]), activate<A>(sum[1]), cut);
-                }
+                    for (u32 half = 0; half < 2; half++) product.sums[i][j][2 * half + e] *= inverse;
+            }
     }
+#pragma unroll
+    for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+        for (u32 half = 0; half < 2; half++)
+#pragma unroll
+            for (u32 j = 0; j < product.ACROSS; j++) {
+                u32 row = product.row(i, half), column = product.column(j);
+                const float *sum = product.sums[i][j] + 2 * half;
+                if (!(given.variant & NO_Z)) product.write_two(z, row, column, sum[0], sum[1]);
+                product.write_form(a, row, column, activate<A>(sum[0]), activate<A>(sum[1]), cut);
+            }
 }
 
 /// normᵀ of a panel of ψ, which stands in the product's sums, with the statistics of the network whose z, inverse
@@ -181,27 +175,24 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
+    product.accumulate();
     words += 1 + WALK_WORDS;
     const float *path_z = given.heap + words[0];
+#pragma unroll
+    for (u32 i = 0; i < product.DOWN; i++)
+#pragma unroll
+        for (u32 half = 0; half < 2; half++)
+#pragma unroll
+            for (u32 j = 0; j < product.ACROSS; j++) {
+                float z[2];
+                product.read_two(path_z, product.row(i, half), product.column(j), z);
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    float &psi = product.sums[i][j][2 * half + e];
+                    psi = slope<A>(z[e]) * (product.walk.scale * psi);
+                }
+            }
     u32 networks = given.variant & LOCAL ? 2 : 1;
 #pragma unroll 1
-    for (bool more = product.next_panel(true); more; more = product.next_panel(false)) {
-        product.accumulate();
-#pragma unroll
-        for (u32 i = 0; i < product.DOWN; i++)
-#pragma unroll
-            for (u32 half = 0; half < 2; half++)
-#pragma unroll
-                for (u32 j = 0; j < product.ACROSS; j++) {
-                    float z[2];
-                    product.read_two(path_z, product.row(i, half), product.column(j), z);
-#pragma unroll
-                    for (u32 e = 0; e < 2; e++) {
-                        float &psi = product.sums[i][j][2 * half + e];
-                        psi = slope<A>(z[e]) * (product.walk.scale * psi);
-                    }
-                }
-#pragma unroll 1
-        for (u32 network = 0; network < networks; network++) land(given, product, words + 3 * network);
-    }
+    for (u32 network = 0; network < networks; network++) land(given, product, words + 3 * network);
 }

@@ -126,21 +126,9 @@ template <u32 Columns, Precision P, Direction D> struct Product : Sums<Columns, 
         }
     }
 
-    /// Goes to the first panel, or to the next one; whether there is one.
-    METHOD bool next_panel(bool first) {
-        if (!first) at.location++;
-        if (at.location >= Base::last) return false;
-        if (!first) {
-            Base::reach(at.location);
-            barrier();
-        }
-        return true;
-    }
-
     /// Adds the products of all links.
     METHOD void accumulate() {
         u16 *stages = reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE);
-        Base::clear();
         u32 chunks = (links * walk.channels + TERMS - 1) / TERMS;
         if (chunks == 0) return;
         read();

@@ -8,7 +8,6 @@ template <class Product, Activation A> DEVICE void recur_step(const Arguments &g
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
-    product.next_panel(true);
     product.accumulate();
     float *z = given.heap + words[1 + WALK_WORDS];
     float *state = given.heap + words[2 + WALK_WORDS];
@@ -37,9 +36,7 @@ template <class Product, Activation A> DEVICE void feedback_step(const Arguments
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
-    product.next_panel(true);
-    if (given.variant & LAST) product.clear();
-    else product.accumulate();
+    if (!(given.variant & LAST)) product.accumulate();
     words += 1 + WALK_WORDS;
     const float *signal = given.heap + words[0];
     float *carried = given.heap + words[1];

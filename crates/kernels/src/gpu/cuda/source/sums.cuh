@@ -23,14 +23,12 @@ template <u32 Columns, Precision P> struct Sums {
     Walk walk;
     Place at;
     float sums[DOWN][ACROSS][4];
-    /// The next terms to be read: a link among its location's, and the channel of it.
+    /// The next terms to be read: a link among the location's, and the channel of it.
     u32 link, channel;
     const u32 *pairs;
     u32 links;
     /// Whether the second half of the exchange is next.
     u32 turn;
-    /// The location after this work-group's last one.
-    u32 last;
 
     static METHOD u32 warp_down() { return thread() / LANES / WARPS_ACROSS; }
     static METHOD u32 warp_across() { return thread() / LANES % WARPS_ACROSS; }
@@ -99,30 +97,20 @@ template <u32 Columns, Precision P> struct Sums {
         }
     }
 
-    /// A work-group's first panel; `words` are those of the item's walk.
+    /// A work-group's place and no sums yet; `words` are those of the item's walk.
     METHOD void start(const Arguments &given, const u32 *words) {
         walk = read_walk(given, words);
-        at = place_of(group(), walk, MOST_ROWS, Columns, walk.panels);
-        last = smaller(at.location + walk.panels, walk.locations);
-        turn = 0;
-        reach(at.location);
-    }
-
-    /// The next terms are the first of a location.
-    METHOD void reach(u32 location) {
-        u32 first_link = walk.links[location];
-        links = walk.links[location + 1] - first_link;
-        pairs = walk.links + walk.locations + 1 + 2 * first_link;
-        link = channel = 0;
-    }
-
-    METHOD void clear() {
+        at = place_of(group(), walk, MOST_ROWS, Columns);
 #pragma unroll
         for (u32 i = 0; i < DOWN; i++)
 #pragma unroll
             for (u32 j = 0; j < ACROSS; j++)
 #pragma unroll
                 for (u32 k = 0; k < 4; k++) sums[i][j][k] = 0.0f;
+        u32 first_link = walk.links[at.location];
+        links = walk.links[at.location + 1] - first_link;
+        pairs = walk.links + walk.locations + 1 + 2 * first_link;
+        link = channel = turn = 0;
     }
 
     /// Replaces partial sums of columns, of one or two quantities, by means over the panel's rows.

@@ -81,11 +81,9 @@ struct Walk {
     float scale;
     /// Values of the source panels, and matrices of the weights.
     u32 values, taps;
-    /// Panels that a work-group makes, one after the other.
-    u32 panels;
 };
 
-constexpr u32 WALK_WORDS = 11;
+constexpr u32 WALK_WORDS = 10;
 
 DEVICE Walk read_walk(const Arguments &given, const u32 *words) {
     Walk walk;
@@ -99,7 +97,6 @@ DEVICE Walk read_walk(const Arguments &given, const u32 *words) {
     walk.scale = as_float(words[7]);
     walk.values = words[8];
     walk.taps = words[9];
-    walk.panels = words[10];
     return walk;
 }
 
@@ -110,14 +107,12 @@ struct Place {
     u32 first_column;
 };
 
-/// The place of a work-group by its number, if each makes `panels` one after the other: panels fastest, then columns,
-/// then rows.
-DEVICE Place place_of(u32 group, const Walk &walk, u32 rows, u32 columns, u32 panels) {
+/// The place of a work-group by its number: panels fastest, then columns, then rows.
+DEVICE Place place_of(u32 group, const Walk &walk, u32 rows, u32 columns) {
     u32 across = (walk.columns + columns - 1) / columns;
-    u32 along = (walk.locations + panels - 1) / panels;
-    u32 column = group / along;
+    u32 column = group / walk.locations;
     Place place;
-    place.location = group % along * panels;
+    place.location = group % walk.locations;
     place.first_row = column / across * rows;
     place.first_column = column % across * columns;
     return place;
