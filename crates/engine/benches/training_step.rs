@@ -234,7 +234,12 @@ fn serve_epochs<B: Backend>(cohort: &mut Cohort<'_, B>, options: &Options) {
         eval_every: usize::MAX,
     };
     cohort.spread();
-    train(cohort, &split, &schedule, &mut Epochs(Instant::now(), options.cohort));
+    train(
+        cohort,
+        &split,
+        &schedule,
+        &mut Epochs(Instant::now(), options.cohort),
+    );
 }
 
 /// Waits for a line before each epoch, and says afterwards what a step of one of so many trials took.

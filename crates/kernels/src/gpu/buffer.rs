@@ -23,6 +23,26 @@ struct Layout {
     made: Vec<Made>,
 }
 
+impl Layout {
+    /// What is known by a shape and form, or room for it.
+    fn made_or(&mut self, form: Form, shape: Shape, room: impl FnOnce() -> Region) -> &mut Made {
+        let known = |made: &Made| made.form == form && made.shape == shape;
+        let at = match self.made.iter().position(known) {
+            Some(at) => at,
+            None => {
+                self.made.push(Made {
+                    shape,
+                    form,
+                    region: room(),
+                    when: None,
+                });
+                self.made.len() - 1
+            }
+        };
+        &mut self.made[at]
+    }
+}
+
 /// What products read instead of a buffer's plain values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -30,6 +50,8 @@ pub(super) enum Shape {
     Cut { values: usize },
     /// Parts of what the links of each destination of a wiring reach, side by side.
     Unfolded(Unfolding),
+    /// Sums over the rows of each of so many panels.
+    Sums { panels: usize, channels: usize },
 }
 
 /// Panels `[location, batch, channel]` whose rows are the channels of all taps of a location, and zeros.
@@ -202,6 +224,25 @@ impl GpuBuffer {
         self.beside(form, Shape::Unfolded(of.clone()), (there, len), unfold)
     }
 
+    /// Room for sums over the rows of panels, which whoever writes these writes too.
+    pub(super) fn written_sums(&self, panels: usize, channels: usize) -> Span {
+        let device = self.region.device();
+        let mut layout = self.layout();
+        let shape = Shape::Sums { panels, channels };
+        let made = layout.made_or(Form::Plain, shape, || device.region(panels * channels));
+        made.when = Some(device.epoch());
+        made.region.span(0)
+    }
+
+    /// Sums over the rows of panels, if whoever wrote these wrote them.
+    pub(super) fn sums(&self, panels: usize, channels: usize) -> Option<Span> {
+        let now = self.region.device().epoch();
+        let layout = self.layout();
+        let wanted = Shape::Sums { panels, channels };
+        let made = layout.made.iter().find(|made| made.shape == wanted)?;
+        (made.when == Some(now)).then(|| made.region.span(0))
+    }
+
     /// Room for `len` values beside the first `there` ones, with what `work` makes of these.
     fn beside(
         &self,
@@ -214,20 +255,7 @@ impl GpuBuffer {
         let device = self.region.device();
         let now = device.epoch();
         let mut layout = self.layout();
-        let known = |made: &Made| made.form == form && made.shape == shape;
-        let at = match layout.made.iter().position(known) {
-            Some(at) => at,
-            None => {
-                layout.made.push(Made {
-                    shape,
-                    form,
-                    region: device.region(len),
-                    when: None,
-                });
-                layout.made.len() - 1
-            }
-        };
-        let made = &mut layout.made[at];
+        let made = layout.made_or(form, shape, || device.region(len));
         let span = made.region.span(0);
         if made.when != Some(now) {
             made.when = Some(now);

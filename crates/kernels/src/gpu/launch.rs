@@ -196,11 +196,15 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
             }
             Kernel::Adam => adam::launch_unchecked(client, count, dim, heap, table, first, step),
             Kernel::Pool(_) => pool::launch_unchecked(client, count, dim, heap, table, first),
-            Kernel::Cut(_) | Kernel::Unfold(_) | Kernel::Join(_) => unreachable!("only CUDA's own kernels cut operands"),
+            Kernel::Cut(_) | Kernel::Unfold(_) | Kernel::Join(_) => {
+                unreachable!("only CUDA's own kernels cut operands")
+            }
             Kernel::Clear => clear::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::Copy => copy::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::Sign => sign::launch_unchecked(client, count, dim, heap, table, first),
-            Kernel::BiasPart(_) => bias_part::launch_unchecked(client, count, dim, heap, table, first),
+            Kernel::BiasPart(_) => {
+                bias_part::launch_unchecked(client, count, dim, heap, table, first)
+            }
             Kernel::AddParts => add_parts::launch_unchecked(client, count, dim, heap, table, first),
             Kernel::Sgd => sgd::launch_unchecked(client, count, dim, heap, table, first),
         }

@@ -215,8 +215,9 @@ fn land(
     }
 }
 
-/// Words of a feedback: groups, walk, and (z, inverse deviations, delta) of the path and of a second network.
-pub(super) const FEEDBACK_WORDS: usize = 1 + WALK_WORDS + 6;
+/// Words of a feedback: groups, walk, and (z, inverse deviations, delta, room for sums of its columns, which CUDA's kernels
+/// write) of the path and of a second network.
+pub(super) const FEEDBACK_WORDS: usize = 1 + WALK_WORDS + 8;
 
 /// Feedback to one panel: product, slope of the path's network, normᵀ of the path's network and, with `local`, of
 /// a second one.
@@ -257,7 +258,7 @@ pub(super) fn feedback_panel(
     }
     land(heap, &psi, &path, &walk, &place, tile, arrival.normalised);
     if comptime!(local) {
-        let second = read_port(table, at + comptime!(4 + WALK_WORDS));
+        let second = read_port(table, at + comptime!(5 + WALK_WORDS));
         land(heap, &psi, &second, &walk, &place, tile, arrival.normalised);
     }
 }

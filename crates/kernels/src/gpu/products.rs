@@ -341,9 +341,16 @@ impl GpuBackend {
         };
         let lands = |item: Item, landing: &Landing<'_, GpuBuffer>| {
             let inverse_deviation = &landing.record.inverse_deviation;
-            item.reads(landing.record.z.first(len))
+            let item = item
+                .reads(landing.record.z.first(len))
                 .reads(inverse_deviation.first(port.deviations()))
-                .writes(landing.delta.written_as(result, len))
+                .writes(landing.delta.written_as(result, len));
+            match self.units {
+                Units::Cuda(_) => {
+                    item.writes(landing.delta.written_sums(port.locations(), port.outputs))
+                }
+                Units::Scalar | Units::Matrix => item.count(0),
+            }
         };
         let [weight, input] = walk.operands(weight, &Input::of(input));
         let wiring = self.wiring(&walk.layer.wiring);
@@ -351,7 +358,7 @@ impl GpuBackend {
         let item = lands(item, &path);
         self.note(match local {
             Some(local) => lands(item, &local),
-            None => item.counts([0; 3]),
+            None => item.counts([0; 4]),
         });
     }
 
@@ -434,6 +441,10 @@ impl GpuBackend {
                 .counts(values)
                 .count(len / (taps * layer.outputs))
         });
+        if let Some(sums) = delta.sums(layer.locations(), layer.outputs) {
+            self.add_parts(layer.locations(), layer.outputs, sums, biases);
+            return;
+        }
         let groups = layer.outputs.div_ceil(SIDE);
         let wanted = match self.units {
             Units::Cuda(_) => cuda::BIAS_GROUPS,
@@ -464,12 +475,17 @@ impl GpuBackend {
         }
         let scratch = GpuBuffer::empty(self.memory(), parts * len);
         self.note(work(&scratch));
+        self.add_parts(parts, len, scratch.first(parts * len), out);
+    }
+
+    /// Adds parts of a sum of `len` values.
+    fn add_parts(&self, parts: usize, len: usize, from: Span, out: &GpuBuffer) {
         let groups = match self.units {
             Units::Cuda(_) => len.div_ceil(cuda::ADDED),
             Units::Scalar | Units::Matrix => groups_of(len),
         };
         let sum = Item::new(Kernel::AddParts, groups)
-            .reads(scratch.first(parts * len))
+            .reads(from)
             .writes(out.written(len))
             .counts([parts, len]);
         self.note(sum);

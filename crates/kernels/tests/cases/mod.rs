@@ -319,6 +319,17 @@ pub fn large() -> Vec<(String, Case)> {
             Case::new(conv, 20, 36, 30, Norm::Location, Activation::Relu),
         ),
         (
+            "conv 16×16, 3 to 16".into(),
+            Case::new(
+                Wiring::conv3x3(16, 16, 1),
+                3,
+                16,
+                30,
+                Norm::Location,
+                Activation::Tanh,
+            ),
+        ),
+        (
             "dense 700 to 130".into(),
             Case::new(dense, 700, 130, 50, Norm::Channel, Activation::Relu),
         ),

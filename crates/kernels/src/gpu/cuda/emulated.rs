@@ -3,10 +3,10 @@
 use super::driver::{Driver, Graph, Program, Raw};
 use super::programs::{EMULATED, SHARED_BYTES, Source};
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::fs;
 
 /// Memory that it says to have: as much as tests need.
 const MEMORY: u64 = 1 << 32;

@@ -163,12 +163,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
         }
         Kernel::FeedbackStep {
             tile, activation, ..
-        } => product(
-            "feedback_step",
-            tile,
-            Direction::Backward,
-            Some(activation),
-        ),
+        } => product("feedback_step", tile, Direction::Backward, Some(activation)),
         Kernel::GradientPart(tile, _) => {
             let (inputs, outputs) = (tile.inputs, tile.outputs);
             let precision = precision(tile.operands, tile.units);
@@ -234,7 +229,10 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
         } => bit(local, 4) | bit(last, 8) | bit(first, 16),
         Kernel::GradientPart(_, of)
         | Kernel::Pool(of)
-        | Kernel::BiasPart(of) | Kernel::Cut(of) | Kernel::Unfold(of) | Kernel::Join(of) => form(of, 32),
+        | Kernel::BiasPart(of)
+        | Kernel::Cut(of)
+        | Kernel::Unfold(of)
+        | Kernel::Join(of) => form(of, 32),
         _ => 0,
     }
 }

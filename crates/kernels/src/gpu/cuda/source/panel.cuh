@@ -111,11 +111,12 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
 }
 
 /// normᵀ of a panel of ψ, which stands in the product's sums, with the statistics of the network whose z, inverse
-/// deviations and delta the words name.
+/// deviations, delta and sums of delta's columns the words name.
 template <class Product> DEVICE void land(const Arguments &given, Product &product, const u32 *words) {
     const float *z = given.heap + words[0];
     const float *inverse_deviation = given.heap + words[1];
     float *delta = given.heap + words[2];
+    float *sums = given.heap + words[3];
     bool normalised = given.variant & NORMALISED;
     bool cut = given.variant & CUT_OUT;
     // Of ψ, and of its products with z.
@@ -142,9 +143,11 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
                 }
         product.mean_over_rows(means);
     }
+    float total[1][Product::ACROSS][2];
 #pragma unroll
     for (u32 j = 0; j < Product::ACROSS; j++) {
         u32 column = product.column(j);
+        total[0][j][0] = total[0][j][1] = 0.0f;
         float inverse[2] = {1.0f, 1.0f};
 #pragma unroll
         for (u32 e = 0; e < 2; e++)
@@ -162,16 +165,21 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
                 for (u32 e = 0; e < 2; e++)
                     value[e] = inverse[e] *
                                (product.sums[i][j][2 * half + e] - means[0][j][e] - at[e] * means[1][j][e]);
+                // Rows beyond the panel's are no part of the sums of its columns.
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) total[0][j][e] += row < product.walk.batch ? value[e] : 0.0f;
                 product.write_form(delta, row, column, value[0], value[1], cut);
             }
     }
+    product.sum_over_rows(total);
+    product.write_columns(sums, total[0]);
 }
 
-/// Words of a feedback: groups, walk, and (z, inverse deviations, delta) of the path and of a second network. Product,
+/// Words of a feedback: groups, walk, and (z, inverse deviations, delta, sums of its columns) of the path and of a second network. Product,
 /// slope of the path's network, normᵀ of the path's network and, if it is local, of the second one.
 template <class Product, Activation A> DEVICE void feedback_panel(const Arguments &given) {
     begin();
-    const u32 *words = item(given, 1 + WALK_WORDS + 6);
+    const u32 *words = item(given, 1 + WALK_WORDS + 8);
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
@@ -194,5 +202,5 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
             }
     u32 networks = given.variant & LOCAL ? 2 : 1;
 #pragma unroll 1
-    for (u32 network = 0; network < networks; network++) land(given, product, words + 3 * network);
+    for (u32 network = 0; network < networks; network++) land(given, product, words + 4 * network);
 }

@@ -113,8 +113,8 @@ template <u32 Columns, Precision P> struct Sums {
         link = channel = turn = 0;
     }
 
-    /// Replaces partial sums of columns, of one or two quantities, by means over the panel's rows.
-    template <u32 Quantities> METHOD void mean_over_rows(float (&columns)[Quantities][ACROSS][2]) {
+    /// Replaces partial sums of columns, of one or two quantities, by sums over all of the panel's rows.
+    template <u32 Quantities> METHOD void sum_over_rows(float (&columns)[Quantities][ACROSS][2]) {
         float *shared = reinterpret_cast<float *>(shared_memory()) + turn * EXCHANGED / 2;
         turn ^= 1;
         u32 lane = thread() % LANES;
@@ -141,8 +141,29 @@ template <u32 Columns, Precision P> struct Sums {
 #pragma unroll
                     for (u32 w = 0; w < WARPS_DOWN; w++)
                         sum += shared[(q * WARPS_DOWN + w) * Columns + first + j * COLUMNS + e];
-                    columns[q][j][e] = sum / (float)walk.batch;
+                    columns[q][j][e] = sum;
                 }
+    }
+
+    /// The same, by means.
+    template <u32 Quantities> METHOD void mean_over_rows(float (&columns)[Quantities][ACROSS][2]) {
+        sum_over_rows(columns);
+#pragma unroll
+        for (u32 q = 0; q < Quantities; q++)
+#pragma unroll
+            for (u32 j = 0; j < ACROSS; j++)
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) columns[q][j][e] /= (float)walk.batch;
+    }
+
+    /// Writes sums over the panel's rows, of one quantity, to its row of `[location, column]`.
+    METHOD void write_columns(float *to, const float (&columns)[ACROSS][2]) const {
+        if (thread() % LANES >= 4 || warp_down() > 0) return;
+#pragma unroll
+        for (u32 j = 0; j < ACROSS; j++)
+#pragma unroll
+            for (u32 e = 0; e < 2; e++)
+                if (column(j) + e < walk.columns) to[(u64)at.location * walk.columns + column(j) + e] = columns[j][e];
     }
 };
 
