@@ -9,7 +9,9 @@
 //! - *taken over*: a file that was not written for longer than the expiry is renamed from its holder's name to the
 //!   new one's. Whoever comes second does not find the old name, and a holder that was only slow finds its own
 //!   name gone and stops;
-//! - *released*: the file and the empty folder are removed.
+//! - *released*: the file and the empty folder are removed;
+//! - *swept up*: workers that leave remove the locks of trials that have ended, whoever held them: one that died
+//!   between a trial's end and its release never would.
 //!
 //! Ages are differences between times that the file system of the folder itself stamps, so clocks of several
 //! machines need not agree.
@@ -177,14 +179,19 @@ impl Locks {
         stamped.unwrap_or_else(|_| SystemTime::now())
     }
 
-    /// Removes this process's probe of the clock, what workers left that died long ago, and, if nothing else is
-    /// there, the folder.
-    pub fn leave(&self) {
+    /// Removes this process's probe of the clock, the locks of trials that have `ended` for good, what workers left
+    /// that died long ago, and, if nothing else is there, the folder.
+    pub fn leave(&self, ended: impl Fn(&str) -> bool) {
         let now = self.now();
         // Leftovers are harmless, so a failure to remove them is none.
         let _ = fs::remove_file(self.folder.join(format!("clock.{}", self.name)));
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            if ended(&name) {
+                // Its holder may release it at the same time.
+                let _ = fs::remove_dir_all(entry.path());
+                continue;
+            }
             let written = entry.metadata().and_then(|m| m.modified());
             let age = written.map(|w| now.duration_since(w).unwrap_or_default());
             if age.is_ok_and(|age| age > 100 * self.heartbeat.expiry) {
@@ -294,6 +301,23 @@ mod tests {
         assert!(slow.lost());
         drop(slow);
         assert!(lock.held());
+    }
+
+    #[test]
+    fn only_locks_of_ended_trials_are_swept_up() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let locks = locks(folder.path(), 100.0);
+        for id in ["died", "running"] {
+            dead(folder.path(), id);
+        }
+        fs::create_dir(folder.path().join("locks/emptied")).expect("a folder");
+        let slow = locks.take("slow").expect("writable").expect("free");
+        locks.leave(|id| id != "running");
+        drop(slow);
+        let left = fs::read_dir(folder.path().join("locks")).expect("a folder");
+        let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["running"]);
+        assert!(locks.holder("running").expect("readable").is_some());
     }
 
     /// Many threads race for each of many locks; the oracle is a count of winners.

@@ -369,6 +369,8 @@ impl Recorder {
         if status != Status::Interrupted {
             Outcome::of(&record.result).save(&record.folder)?;
             Checkpoint::remove(&record.folder)?;
+            // Another worker may sweep up an ended trial's lock: the others of the cohort go on.
+            record.lock = None;
         }
         self.progress.end(trial, status);
         self.clock.skip();

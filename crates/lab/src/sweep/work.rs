@@ -76,7 +76,12 @@ impl Worker<'_> {
             heart.thread().unpark();
             ends
         });
-        locks.leave();
+        // A failed trial may be in training again, under its lock.
+        let ended = |id: &str| {
+            let outcome = Outcome::read(&self.out.join(id));
+            matches!(outcome, Ok(Some(outcome)) if outcome.status != "failed")
+        };
+        locks.leave(ended);
         for result in results {
             result.map_err(|panic| Failure::Failed(panic_message(&*panic)))??;
         }
