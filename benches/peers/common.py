@@ -82,11 +82,12 @@ def against(ours, peer, rule, steps):
     for mine, theirs in zip(ours.losses if rule == "normal" else [], peer.losses):
         if not abs(mine - theirs) <= peer.tolerance * abs(theirs):
             sys.exit(f"losses differ: {ours.losses} against {peer.losses}")
-    # A GPU of ours takes an epoch of so many minibatches before the host looks, whatever it is told; so does the peer.
+    # A GPU of ours takes an epoch of 64 minibatches before the host looks, whatever it is told; the peer as many, or as
+    # many as a fifth of a second holds. The first turn is not counted.
     if ours.gpu:
-        theirs = lambda _: [peer.step(64)[1]]
-    else:
-        theirs = lambda count: [peer.step()[1] for _ in range(count)]
+        together = max(4, min(64, round(200 / peer.step(4)[1])))
+        return [(ours.steps(1)[0], peer.step(together)[1]) for _ in range(steps + 1)][1:]
+    theirs = lambda count: [peer.step()[1] for _ in range(count)]
     return [(turn(ours.steps), turn(theirs)) for _ in range(steps)]
 
 

@@ -43,6 +43,9 @@ impl Layout {
     }
 }
 
+/// Values that a thread unfolds: `UNFOLDED` in `cuda/source/elementwise.cuh`, of which rows have a multiple.
+const UNFOLDED: usize = 8;
+
 /// What products read instead of a buffer's plain values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -214,7 +217,7 @@ impl GpuBuffer {
         let of = unfolding;
         let len = of.locations * of.batch * of.wide;
         let unfold = |to: Span, from: Span| {
-            Item::new(Kernel::Unfold(form), groups_of(len))
+            Item::new(Kernel::Unfold(form), groups_of(len / UNFOLDED))
                 .reads(from)
                 .writes(to)
                 .count(of.links)

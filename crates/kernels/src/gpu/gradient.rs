@@ -314,8 +314,9 @@ pub(super) fn bias_part(heap: &mut Array<f32>, table: &Array<u32>, first_word: u
     }
 }
 
-/// Words of a sum of parts: groups, parts, out, number of parts, values of one.
-pub(super) const ADD_WORDS: usize = 5;
+/// Words of a sum of parts: groups, parts, out, number of parts, values of one; CUDA's kernels read one more, the values
+/// that a work-group adds.
+pub(super) const ADD_WORDS: usize = 6;
 
 /// `out[i] = Σ_part parts[part, i]`, part by part.
 #[cube(launch_unchecked)]

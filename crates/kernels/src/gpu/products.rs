@@ -480,14 +480,15 @@ impl GpuBackend {
 
     /// Adds parts of a sum of `len` values.
     fn add_parts(&self, parts: usize, len: usize, from: Span, out: &GpuBuffer) {
+        let width = cuda::values_added_by_a_group(parts);
         let groups = match self.units {
-            Units::Cuda(_) => len.div_ceil(cuda::ADDED),
+            Units::Cuda(_) => len.div_ceil(width),
             Units::Scalar | Units::Matrix => groups_of(len),
         };
         let sum = Item::new(Kernel::AddParts, groups)
             .reads(from)
             .writes(out.written(len))
-            .counts([parts, len]);
+            .counts([parts, len, width]);
         self.note(sum);
     }
 }

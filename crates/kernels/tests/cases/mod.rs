@@ -284,6 +284,25 @@ pub fn channels() -> Vec<(String, Case)> {
     cases
 }
 
+/// Channels that fill whole tiles, at locations enough that the widest ones are taken.
+pub fn whole_tiles() -> Vec<(String, Case)> {
+    [(8, 16), (16, 8), (32, 32), (64, 32), (64, 64), (128, 128)]
+        .into_iter()
+        .map(|(inputs, outputs)| {
+            let wiring = Wiring::conv3x3(12, 12, 1);
+            let case = Case::new(
+                wiring,
+                inputs,
+                outputs,
+                34,
+                Norm::Location,
+                Activation::Tanh,
+            );
+            (format!("conv 12×12, {inputs} to {outputs}"), case)
+        })
+        .collect()
+}
+
 /// Batches that straddle every tile edge.
 pub fn batches() -> Vec<(String, Case)> {
     let mut cases = Vec::new();

@@ -31,8 +31,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) const GRADIENT_GROUPS: usize = 264;
 /// The same of a bias gradient: few, as their parts are added by few.
 pub(super) const BIAS_GROUPS: usize = 132;
-/// Values of a sum of parts that a work-group adds: `ADDED` in `source/gradients.cuh`.
-pub(super) const ADDED: usize = 32;
 /// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
 const FEW_GROUPS: usize = 128;
 /// Offsets on a device are 32-bit numbers.
@@ -48,6 +46,12 @@ pub(super) fn columns_of_a_group(panels: usize, columns: usize, exact: bool) -> 
         width /= 2;
     }
     width
+}
+
+/// Values of a sum of so many parts that a work-group adds: few where there are many parts, so that more threads share
+/// them.
+pub(super) fn values_added_by_a_group(parts: usize) -> usize {
+    if parts < 128 { 32 } else { 8 }
 }
 
 /// Inputs and outputs of a weight gradient's work-groups.

@@ -57,7 +57,7 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
             from = matrix + ((channel + first) * walk.columns + at.first_column + eighth);
 #pragma unroll
             for (u32 turn = 0; turn < Right::TURNS; turn++) {
-                if (TERMS % Right::AT_ONCE == 0 || first + turn * Right::AT_ONCE < TERMS)
+                if (first < Right::AT_ONCE && first + turn * Right::AT_ONCE < TERMS)
                     copy_parts<PARTS<P>>(to, Right::PART, from, plane, inside);
                 to += Right::AT_ONCE * Right::STRIDE;
                 from += Right::AT_ONCE * walk.columns;
@@ -67,7 +67,7 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
 #pragma unroll
             for (u32 turn = 0; turn < Right::TURNS; turn++) {
                 u32 line = first + turn * Right::AT_ONCE;
-                if (Columns % Right::AT_ONCE == 0 || line < Columns)
+                if (first < Right::AT_ONCE && line < Columns)
                     copy_parts<PARTS<P>>(to, Right::PART, from, plane, line < columns);
                 to += Right::AT_ONCE * Right::STRIDE;
                 from += Right::AT_ONCE * walk.channels;

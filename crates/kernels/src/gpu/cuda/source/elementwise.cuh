@@ -27,24 +27,43 @@ DEVICE void cut(const Arguments &given) {
     put_one(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
 }
 
+/// Values that a thread unfolds.
+constexpr u32 UNFOLDED = 8;
+
 /// Words of an unfolding: groups, input, out, links, batch, channels, wide, locations, taps. Panels `[location, batch,
-/// wide]` of parts, whose rows are the channels of all taps of the location, zeros where it has none, and zeros.
+/// wide]` of parts, whose rows are the channels of all taps of the location, zeros where it has none, and zeros. Links of
+/// a location are in the order of their taps.
 DEVICE void unfold(const Arguments &given) {
     begin();
     const u32 *words = item(given, 9);
-    u32 at = place(), batch = words[4], channels = words[5], wide = words[6], locations = words[7];
-    u32 count = locations * batch * wide;
+    u32 batch = words[4], channels = words[5], wide = words[6], locations = words[7];
+    u64 count = (u64)locations * batch * wide, at = (u64)place() * UNFOLDED;
     if (at >= count) return;
-    u32 k = at % wide, row = at / wide;
-    u32 location = row / batch, b = row % batch, tap = k / channels;
+    u32 row = (u32)at / wide, k = (u32)at % wide;
+    u32 location = row / batch, b = row % batch;
     const u32 *starts = given.links + words[3];
     const u32 *pairs = starts + locations + 1;
-    float value = 0.0f;
-    if (tap < words[8])
-        for (u32 link = starts[location]; link < starts[location + 1]; link++)
-            if (pairs[2 * link] == tap)
-                value = given.heap[words[1] + (u64)(pairs[2 * link + 1] * batch + b) * channels + k % channels];
-    put_one(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
+    const float *input = given.heap + words[1] + (u64)b * channels;
+    u32 link = starts[location], end = starts[location + 1];
+    u32 tap = k / channels, channel = k % channels;
+    Planes planes = planes_of(given.heap + words[2], count);
+#pragma unroll
+    for (u32 two = 0; two < UNFOLDED; two += 2) {
+        float value[2];
+#pragma unroll
+        for (u32 e = 0; e < 2; e++) {
+            while (link < end && pairs[2 * link] < tap) link++;
+            value[e] = 0.0f;
+            if (link < end && pairs[2 * link] == tap)
+                value[e] = input[(u64)pairs[2 * link + 1] * batch * channels + channel];
+            if (++channel == channels) {
+                channel = 0;
+                tap++;
+            }
+        }
+        if (given.variant & TWO_PARTS) put_two<2>(planes, at + two, value[0], value[1]);
+        else put_two<1>(planes, at + two, value[0], value[1]);
+    }
 }
 
 /// Words of a joining: groups, parts, values, count. Writes the values of parts.

@@ -76,27 +76,25 @@ DEVICE void bias_part(const Arguments &given) {
     }
 }
 
-/// Columns that a work-group of a sum of parts adds, and parts that it adds at once.
-constexpr u32 ADDED = 32, ADDED_AT_ONCE = THREADS / ADDED;
-
-/// Words of a sum of parts: groups, parts, out, number of parts, values of one. `out[i] = Σ_part parts[part, i]`.
+/// Words of a sum of parts: groups, parts, out, number of parts, values of one, values that a work-group adds.
+/// `out[i] = Σ_part parts[part, i]`.
 DEVICE void add_parts(const Arguments &given) {
     begin();
-    const u32 *words = item(given, 5);
+    const u32 *words = item(given, 6);
     if (group() >= words[0]) return;
-    u32 len = words[4], count = words[3];
-    u32 at = group() * ADDED + thread() % ADDED, row = thread() / ADDED;
+    u32 len = words[4], count = words[3], width = words[5];
+    u32 column = thread() % width, row = thread() / width, rows = THREADS / width;
+    u32 at = group() * width + column;
     float *shared = reinterpret_cast<float *>(shared_memory());
     const float *parts = given.heap + words[1];
     float sum = 0.0f;
     if (at < len)
 #pragma unroll 8
-        for (u32 part = row; part < count; part += ADDED_AT_ONCE) sum += parts[(u64)part * len + at];
+        for (u32 part = row; part < count; part += rows) sum += parts[(u64)part * len + at];
     shared[thread()] = sum;
     barrier();
     if (row > 0 || at >= len) return;
     sum = 0.0f;
-#pragma unroll
-    for (u32 r = 0; r < ADDED_AT_ONCE; r++) sum += shared[r * ADDED + thread()];
+    for (u32 r = 0; r < rows; r++) sum += shared[r * width + column];
     given.heap[words[2] + at] = sum;
 }
