@@ -12,7 +12,7 @@ use sansprop::recurrent::RecurrentNetwork;
 use sansprop::rule::{RULES, Rule};
 use sansprop::sequences::{AddVariant, add_task};
 use sansprop::train::{Event, Observer, Schedule, train};
-use sansprop_kernels::{Activation, Backend, GpuApi, GpuBackend, Norm};
+use sansprop_kernels::{Activation, Backend, GpuApi, GpuBackend, Norm, Operands};
 use std::ops::ControlFlow;
 
 const BATCH: usize = 5;
@@ -27,6 +27,21 @@ fn device() -> Option<GpuBackend> {
         Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
         Err(e) => {
             println!("skipped, 1 test without a GPU: {e}");
+            None
+        }
+    }
+}
+
+/// A device of CUDA, or its kernels compiled for the processor by `c++`.
+fn cuda() -> Option<GpuBackend> {
+    let backend = GpuBackend::open(GpuApi::Cuda, None)
+        .map_err(|e| e.to_string())
+        .or_else(|_| GpuBackend::emulated("c++".as_ref()));
+    match backend {
+        Ok(backend) => Some(backend.rounding(Operands::F32)),
+        Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
+        Err(e) => {
+            println!("skipped, 1 test without a GPU or a compiler: {e}");
             None
         }
     }
@@ -87,6 +102,7 @@ type Ends = Vec<(Status, u64)>;
 
 /// Everything that training makes of the trials.
 fn trained(
+    device: fn() -> Option<GpuBackend>,
     model: &Model,
     split: &Split<'_>,
     (specs, epochs): (&[TrialSpec], usize),
@@ -118,14 +134,15 @@ fn trained(
 
 /// Compares windows with single steps; returns the launches of both and the number of windows.
 fn same_bits(
+    device: fn() -> Option<GpuBackend>,
     model: &Model,
     split: &Split<'_>,
     specs: &[TrialSpec],
     epochs: usize,
 ) -> Option<([u64; 2], usize)> {
-    let (step_by_step, weights, ends) = trained(model, split, (specs, epochs), false)?;
+    let (step_by_step, weights, ends) = trained(device, model, split, (specs, epochs), false)?;
     assert_eq!(step_by_step.windows, 0);
-    let (seen, in_windows, ends_in_windows) = trained(model, split, (specs, epochs), true)?;
+    let (seen, in_windows, ends_in_windows) = trained(device, model, split, (specs, epochs), true)?;
     assert!(seen.windows > 0, "no window was taken");
     for (here, there) in seen.events.iter().zip(&step_by_step.events) {
         // As text, in which NaN equals NaN and every other number has all its digits.
@@ -155,7 +172,7 @@ fn convolutional_trials_in_windows() {
     let split = Split::held_out(Samples::Images(&images), 7, None).expect("a split");
     let strides = vec![1, 2, 1];
     let model = network(SMALL, Architecture::Conv { strides }, 5);
-    let Some(([apart, together], _)) = same_bits(&model, &split, &specs(), 3) else {
+    let Some(([apart, together], _)) = same_bits(device, &model, &split, &specs(), 3) else {
         return;
     };
     // 17 trials take hardly more launches together than one does.
@@ -168,7 +185,7 @@ fn recurrent_trials_in_windows() {
     let split = Split::held_out(Samples::Sequences(&set), 7, None).expect("a split");
     let activation = Activation::Tanh;
     let network = RecurrentNetwork::new(7, 9, BATCH, activation, Parameterization::Ntk);
-    same_bits(&network.into(), &split, &specs(), 2);
+    same_bits(device, &network.into(), &split, &specs(), 2);
 }
 
 /// Mesa's software driver holds 128 MiB in one piece: not the rooms of six trials of this network.
@@ -183,5 +200,21 @@ fn trials_that_do_not_fit_at_once_take_turns() {
     let split = Split::held_out(Samples::Images(&images), 7, Some(10)).expect("a split");
     let model = network(shape, Architecture::Dense { depth: 1 }, 1600);
     let specs = [0.1, 0.2, 0.3, 0.4, 0.5].map(|lr| spec(RULES[0], Optimizer::Sgd { lr }));
-    same_bits(&model, &split, &specs, 1);
+    same_bits(device, &model, &split, &specs, 1);
+}
+
+/// Layers whose operands the kernels of CUDA cut in memory: what a recording writes beside its operands is written anew
+/// in every minibatch.
+#[test]
+fn trials_of_cut_operands_in_windows() {
+    let images = images(SMALL);
+    let split = Split::held_out(Samples::Images(&images), 7, None).expect("a split");
+    let strides = vec![1, 2];
+    let model = network(SMALL, Architecture::Conv { strides }, 8);
+    let named = |name| Rule::named(name).expect("a rule of the table");
+    let specs = [
+        spec(named("align-ada"), Optimizer::Sgd { lr: 0.5 }),
+        spec(named("dfa"), Optimizer::Adam { lr: 0.01 }),
+    ];
+    same_bits(cuda, &model, &split, &specs, 2);
 }
