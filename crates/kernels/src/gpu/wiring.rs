@@ -49,13 +49,8 @@ fn by_tap(wiring: &Wiring) -> Vec<u32> {
 type Known = HashMap<usize, (Weak<Wiring>, Arc<DeviceWiring>)>;
 
 /// Wirings seen so far; those that nobody else holds any more are dropped.
+#[derive(Default)]
 pub(super) struct Wirings(Mutex<Known>);
-
-impl Default for Wirings {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
 
 impl Wirings {
     /// The wiring on a device.
