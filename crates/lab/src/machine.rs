@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) enum Machine {
     Cpu(CpuBackend),
     Reference(Reference),
-    Gpu(GpuBackend),
+    Gpu(Box<GpuBackend>),
 }
 
 impl Machine {
@@ -37,7 +37,8 @@ impl Machine {
                 Precision::Bf16 => Operands::Bf16,
                 other => return Err(not_computed(run, other)),
             };
-            return Ok(Self::Gpu(GpuBackend::open(api, index)?.rounding(operands)));
+            let backend = GpuBackend::open(api, index)?.rounding(operands);
+            return Ok(Self::Gpu(Box::new(backend)));
         }
         Ok(match run.precision {
             Precision::F32 => Self::Cpu(CpuBackend::new(threads)?),
@@ -109,7 +110,7 @@ impl Machine {
         let kernels = match self {
             Self::Cpu(backend) => kernels(backend, model),
             Self::Reference(backend) => kernels(backend, model),
-            Self::Gpu(backend) => kernels(backend, model),
+            Self::Gpu(backend) => kernels(&**backend, model),
         };
         Environment::now(
             self.device(),
@@ -156,7 +157,7 @@ impl Machine {
         match self {
             Self::Cpu(backend) => train_on(backend, plan, trials, options, screen, stop),
             Self::Reference(backend) => train_on(backend, plan, trials, options, screen, stop),
-            Self::Gpu(backend) => train_on(backend, plan, trials, options, screen, stop),
+            Self::Gpu(backend) => train_on(&**backend, plan, trials, options, screen, stop),
         }
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn score_files(
     match machine {
         Machine::Cpu(b) => scores.take(b, &weights, (0, 0), options, seed),
         Machine::Reference(b) => scores.take(b, &weights, (0, 0), options, seed),
-        Machine::Gpu(b) => scores.take(b, &weights, (0, 0), options, seed),
+        Machine::Gpu(b) => scores.take(&**b, &weights, (0, 0), options, seed),
     }
     Ok(scores)
 }

@@ -66,7 +66,7 @@ pub(crate) fn measure(config: &Config, rule: Rule, extent: Extent) -> Result<Out
         let timed = match &machine {
             Machine::Cpu(backend) => timed(backend, &plan, rule, extent),
             Machine::Reference(backend) => timed(backend, &plan, rule, extent),
-            Machine::Gpu(backend) => timed(backend, &plan, rule, extent),
+            Machine::Gpu(backend) => timed(&**backend, &plan, rule, extent),
         }?;
         if let Some(step) = timed.diverged {
             return Ok(Outcome::Diverged(format!(

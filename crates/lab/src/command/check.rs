@@ -91,7 +91,7 @@ fn observe(check: &Check<'_>, machine: &Machine) -> Vec<Finding> {
     match machine {
         Machine::Cpu(backend) => check.run(backend, &Reference, &mut take),
         Machine::Reference(backend) => check.run(backend, &Reference, &mut take),
-        Machine::Gpu(backend) => check.run(backend, &Reference, &mut take),
+        Machine::Gpu(backend) => check.run(&**backend, &Reference, &mut take),
     }
     bar.finish_and_clear();
     findings

@@ -236,7 +236,7 @@ impl Speeds {
         let speed = match Machine::new(&plan.config.run, threads)? {
             Machine::Cpu(backend) => measure_on(&backend, &plan),
             Machine::Reference(backend) => measure_on(&backend, &plan),
-            Machine::Gpu(backend) => measure_on(&backend, &plan),
+            Machine::Gpu(backend) => measure_on(&*backend, &plan),
         }?;
         self.0.insert(network, speed);
         Ok(speed)
