@@ -120,6 +120,11 @@ fn channels_that_straddle_every_tile_edge() {
 }
 
 #[test]
+fn channels_that_fill_the_widest_tiles() {
+    check_all(cases::whole_tiles());
+}
+
+#[test]
 fn batches_that_straddle_every_tile_edge() {
     check_all(cases::batches());
 }

@@ -31,6 +31,7 @@ mod sequence;
 mod staging;
 mod tile;
 mod units;
+mod walk;
 mod wiring;
 mod work;
 

@@ -43,7 +43,7 @@ impl GpuBackend {
         let step = self.to_units(cell, cell.width, cell.scale);
         // A step reads one panel among many, which lies as its predecessor wrote it.
         let walk = self.walk(&step, batch, Direction::Forward).plain();
-        let kernel = Kernel::RecurStep(walk.tile(), cell.activation);
+        let kernel = Kernel::RecurStep(walk.tile, cell.activation);
         let (size, wiring) = (batch * cell.width, self.wiring(self.dense()));
         let hidden = weights.hidden.first(step.weights());
         for t in 0..cell.steps {
@@ -73,7 +73,7 @@ impl GpuBackend {
         for t in (0..=cell.steps).rev() {
             let (last, first) = (t == cell.steps, t == 0);
             let kernel = Kernel::FeedbackStep {
-                tile: walk.tile(),
+                tile: walk.tile,
                 activation: cell.activation,
                 last,
                 first,

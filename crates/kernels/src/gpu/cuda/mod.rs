@@ -4,6 +4,7 @@
 //! The kernels (`source/`) take the same items as the portable ones and are compiled at run time by [`Driver`]s: of a
 //! device ([`nvidia`]), or for the processor ([`emulated`]), which checks them where there is no device.
 
+mod compiler;
 mod driver;
 mod emulated;
 mod nvidia;

@@ -1,22 +1,18 @@
-//! NVIDIA's driver and run-time compiler, found when they are needed.
+//! NVIDIA's driver, found when it is needed.
 
 use super::super::GpuBackend;
 use super::super::device::{GpuApi, GpuDevice, GpuError, choose, title};
 use super::Cuda;
+use super::compiler::binary;
 use super::driver::{Driver, Graph, Program, Raw};
-use super::programs::{DEVICE, SHARED_BYTES, Source};
+use super::programs::{SHARED_BYTES, Source};
 use cudarc::driver::result::{
     ctx, device, free_async, function, graph, init, malloc_async, mem_pool, memcpy_dtod_async,
     memcpy_dtoh_async, memcpy_htod_async, module, primary_ctx, stream,
 };
 use cudarc::driver::sys;
-use cudarc::nvrtc;
-use std::collections::hash_map::DefaultHasher;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::ffi::{CString, c_int, c_void};
 use std::ptr::null_mut;
-use std::{env, fs, process};
 
 /// Threads of a work-group.
 const THREADS: u32 = 256;
@@ -169,81 +165,6 @@ impl Nvidia {
         // SAFETY: the context lives as long as the process.
         unsafe { ctx::set_current(self.context) }.map_err(words)
     }
-
-    /// The compiled program, from the user's cache if it is there.
-    fn binary(&self, source: &Source) -> Result<Vec<u8>, String> {
-        let text = source.text(DEVICE);
-        let file = cache().map(|folder| {
-            let mut hasher = DefaultHasher::new();
-            (&text, &self.chip, compiler_version()).hash(&mut hasher);
-            folder.join(format!("{:016x}.cubin", hasher.finish()))
-        });
-        if let Some(binary) = file.as_ref().and_then(|file| fs::read(file).ok()) {
-            return Ok(binary);
-        }
-        let binary = compile(&text, &self.chip)
-            .map_err(|log| format!("{} does not compile: {log}", source.function()))?;
-        // A cache that cannot be written is none.
-        if let Some(file) = file {
-            let partial = file.with_extension(format!("{}.partial", process::id()));
-            let made = file.parent().map(fs::create_dir_all);
-            if matches!(made, Some(Ok(()))) && fs::write(&partial, &binary).is_ok() {
-                let _ = fs::rename(&partial, &file);
-            }
-        }
-        Ok(binary)
-    }
-}
-
-/// Where compiled kernels are kept.
-fn cache() -> Option<PathBuf> {
-    let base = match env::var_os("XDG_CACHE_HOME") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env::var_os("HOME")?).join(".cache"),
-    };
-    Some(base.join("sansprop").join("cuda"))
-}
-
-fn compiler_version() -> (c_int, c_int) {
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: both numbers are written to places that live on. Without an answer they stay 0.
-    let _ = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
-    (major, minor)
-}
-
-/// Compiles a text for a chip, or returns what the compiler says.
-fn compile(text: &str, chip: &str) -> Result<Vec<u8>, String> {
-    let text = CString::new(text).map_err(|e| e.to_string())?;
-    let options = [
-        format!("--gpu-architecture={chip}"),
-        "--std=c++17".into(),
-        "--disable-warnings".into(),
-        // Products are the matrix units'; elsewhere what is written twice is to be the same twice.
-        "--fmad=false".into(),
-    ];
-    let program = nvrtc::result::create_program(&text, None).map_err(|e| e.to_string())?;
-    // SAFETY: the program is one that was just made, and is destroyed once; the binary has the size that is asked for.
-    unsafe {
-        let compiled = nvrtc::result::compile_program(program, &options);
-        let result = match compiled {
-            Ok(()) => {
-                let mut size = 0;
-                let asked = nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result();
-                asked.map_err(|e| e.to_string()).and_then(|()| {
-                    let mut binary = vec![0u8; size];
-                    let to: *mut c_char = binary.as_mut_ptr().cast();
-                    let got = nvrtc::sys::nvrtcGetCUBIN(program, to).result();
-                    got.map(|()| binary).map_err(|e| e.to_string())
-                })
-            }
-            Err(error) => Err(match nvrtc::result::get_program_log(program) {
-                Ok(log) => CStr::from_ptr(log.as_ptr()).to_string_lossy().into_owned(),
-                Err(_) => error.to_string(),
-            }),
-        };
-        let _ = nvrtc::result::destroy_program(program);
-        result
-    }
 }
 
 impl Driver for Nvidia {
@@ -292,7 +213,7 @@ impl Driver for Nvidia {
     }
 
     fn compile(&self, source: &Source) -> Result<Program, String> {
-        let binary = self.binary(source)?;
+        let binary = binary(source, &self.chip)?;
         self.enter()?;
         // SAFETY: the binary is one that the compiler made for this chip; the module lives as long as the process, and
         // the constant is a word.

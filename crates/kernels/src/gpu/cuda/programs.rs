@@ -26,7 +26,10 @@ const SHARED: [&str; 12] = [
 /// What a device says about itself.
 pub(super) const DEVICE: &str = include_str!("source/device.cuh");
 /// What an emulation says about itself.
-pub(super) const EMULATED: &str = include_str!("emulated.hpp");
+pub(super) const EMULATED: &str = concat!(
+    include_str!("emulated/threads.hpp"),
+    include_str!("emulated/device.hpp")
+);
 
 /// Name of the constant that holds the bytes of shared memory a kernel needs.
 pub(super) const SHARED_BYTES: &str = "shared_bytes";

@@ -1,4 +1,4 @@
-// What kernels use of the device, in CUDA's own words. `emulated.hpp` says the same for a CPU.
+// What kernels use of the device, in CUDA's own words. `emulated` says the same for a CPU.
 
 using u16 = unsigned short;
 using u32 = unsigned int;

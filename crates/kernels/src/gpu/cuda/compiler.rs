@@ -1,0 +1,84 @@
+//! NVIDIA's run-time compiler, and what it made before.
+
+use super::programs::{DEVICE, Source};
+use cudarc::nvrtc;
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::{env, fs, process};
+
+/// The compiled program for a chip, by the compiler's name for that, from the user's cache if it is there.
+pub(super) fn binary(source: &Source, chip: &str) -> Result<Vec<u8>, String> {
+    let text = source.text(DEVICE);
+    let file = cache().map(|folder| {
+        let mut hasher = DefaultHasher::new();
+        (&text, chip, compiler_version()).hash(&mut hasher);
+        folder.join(format!("{:016x}.cubin", hasher.finish()))
+    });
+    if let Some(binary) = file.as_ref().and_then(|file| fs::read(file).ok()) {
+        return Ok(binary);
+    }
+    let binary = compile(&text, chip)
+        .map_err(|log| format!("{} does not compile: {log}", source.function()))?;
+    // A cache that cannot be written is none.
+    if let Some(file) = file {
+        let partial = file.with_extension(format!("{}.partial", process::id()));
+        let made = file.parent().map(fs::create_dir_all);
+        if matches!(made, Some(Ok(()))) && fs::write(&partial, &binary).is_ok() {
+            let _ = fs::rename(&partial, &file);
+        }
+    }
+    Ok(binary)
+}
+
+/// Where compiled kernels are kept.
+fn cache() -> Option<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(env::var_os("HOME")?).join(".cache"),
+    };
+    Some(base.join("sansprop").join("cuda"))
+}
+
+fn compiler_version() -> (c_int, c_int) {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both numbers are written to places that live on. Without an answer they stay 0.
+    let _ = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    (major, minor)
+}
+
+/// Compiles a text for a chip, or returns what the compiler says.
+fn compile(text: &str, chip: &str) -> Result<Vec<u8>, String> {
+    let text = CString::new(text).map_err(|e| e.to_string())?;
+    let options = [
+        format!("--gpu-architecture={chip}"),
+        "--std=c++17".into(),
+        "--disable-warnings".into(),
+        // Products are the matrix units'; elsewhere what is written twice is to be the same twice.
+        "--fmad=false".into(),
+    ];
+    let program = nvrtc::result::create_program(&text, None).map_err(|e| e.to_string())?;
+    // SAFETY: the program is one that was just made, and is destroyed once; the binary has the size that is asked for.
+    unsafe {
+        let compiled = nvrtc::result::compile_program(program, &options);
+        let result = match compiled {
+            Ok(()) => {
+                let mut size = 0;
+                let asked = nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result();
+                asked.map_err(|e| e.to_string()).and_then(|()| {
+                    let mut binary = vec![0u8; size];
+                    let to: *mut c_char = binary.as_mut_ptr().cast();
+                    let got = nvrtc::sys::nvrtcGetCUBIN(program, to).result();
+                    got.map(|()| binary).map_err(|e| e.to_string())
+                })
+            }
+            Err(error) => Err(match nvrtc::result::get_program_log(program) {
+                Ok(log) => CStr::from_ptr(log.as_ptr()).to_string_lossy().into_owned(),
+                Err(_) => error.to_string(),
+            }),
+        };
+        let _ = nvrtc::result::destroy_program(program);
+        result
+    }
+}

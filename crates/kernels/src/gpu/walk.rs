@@ -1,0 +1,146 @@
+//! What a product walks over: a layer's wiring in one of its directions, and what the layer reads.
+
+use super::buffer::{GpuBuffer, Unfolding};
+use super::operands::{Form, Operands};
+use super::tile::{Direction, Tile};
+use super::units::Units;
+use super::wiring::DeviceWiring;
+use super::work::{Item, Kernel, Span};
+use crate::Layer;
+
+/// The walk of a product over a layer's wiring.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'a> {
+    pub(super) layer: &'a Layer,
+    pub(super) batch: usize,
+    pub(super) direction: Direction,
+    pub(super) tile: Tile,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        layer: &'a Layer,
+        batch: usize,
+        direction: Direction,
+        operands: Operands,
+        units: Units,
+    ) -> Self {
+        let (locations, columns) = match direction {
+            Direction::Forward => (layer.locations(), layer.outputs),
+            Direction::Backward => (layer.sources(), layer.inputs),
+        };
+        Self {
+            layer,
+            batch,
+            direction,
+            tile: Tile::new(
+                locations,
+                batch,
+                columns,
+                operands,
+                units.of(
+                    operands,
+                    locations * batch * columns,
+                    [layer.inputs, layer.outputs],
+                ),
+            ),
+        }
+    }
+
+    /// Source panels, their channels, destination panels, their channels.
+    pub(super) fn ends(&self) -> [usize; 4] {
+        let layer = self.layer;
+        let (below, above) = (
+            [layer.sources(), layer.inputs],
+            [layer.locations(), layer.outputs],
+        );
+        let (from, to) = match self.direction {
+            Direction::Forward => (below, above),
+            Direction::Backward => (above, below),
+        };
+        [from[0], from[1], to[0], to[1]]
+    }
+
+    pub(super) fn input_len(&self) -> usize {
+        let [panels, channels, ..] = self.ends();
+        panels * self.batch * channels
+    }
+
+    pub(super) fn output_len(&self) -> usize {
+        let [.., panels, channels] = self.ends();
+        panels * self.batch * channels
+    }
+
+    /// An item of this product, its walk among the words.
+    pub(super) fn item(
+        &self,
+        kernel: Kernel,
+        scale: f64,
+        weight: Span,
+        input: Span,
+        wiring: &DeviceWiring,
+    ) -> Item {
+        let [_, channels, locations, columns] = self.ends();
+        let links = match self.direction {
+            Direction::Forward => &wiring.forward,
+            Direction::Backward => &wiring.backward,
+        };
+        Item::new(kernel, self.tile.groups(locations, self.batch, columns))
+            .reads(weight)
+            .reads(input)
+            .count(links.start)
+            .counts([self.batch, channels, columns, locations])
+            .factor(scale)
+            .counts([self.input_len(), self.layer.wiring.taps()])
+    }
+
+    /// Weights and source panels as the product reads them.
+    pub(super) fn operands(&self, weight: &GpuBuffer, input: &Input<'_>) -> [Span; 2] {
+        let lengths = [self.layer.weights(), self.input_len()];
+        match self.tile.units.cuts() {
+            true => {
+                let form = self.tile.units.form(self.tile.operands);
+                [weight.cut(form, lengths[0]), input.cut(form, lengths[1])]
+            }
+            false => [weight.first(lengths[0]), input.buffer.first(lengths[1])],
+        }
+    }
+
+    /// The same product, with a result that lies in such a form.
+    pub(super) fn giving(mut self, result: Form) -> Self {
+        self.tile.units = self.tile.units.giving(result);
+        self
+    }
+
+    /// The same product, of operands that are plain.
+    pub(super) fn plain(mut self) -> Self {
+        if let Units::Cuda(parts) = &mut self.tile.units {
+            parts.cut = false;
+        }
+        self
+    }
+}
+
+/// What a layer reads.
+pub(super) struct Input<'a> {
+    pub(super) buffer: &'a GpuBuffer,
+    /// If it is to be unfolded: how, and of how many sources.
+    pub(super) unfolding: Option<(Unfolding, usize)>,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn of(buffer: &'a GpuBuffer) -> Self {
+        Self {
+            buffer,
+            unfolding: None,
+        }
+    }
+
+    /// `len` values as products read them that are cut.
+    pub(super) fn cut(&self, form: Form, len: usize) -> Span {
+        match &self.unfolding {
+            Some((unfolding, sources)) => self.buffer.unfolded(form, unfolding, *sources),
+            None => self.buffer.cut(form, len),
+        }
+    }
+}
