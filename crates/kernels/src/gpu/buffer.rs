@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A buffer of `f32` on a device. A clone is a buffer of its own, with the same values.
 ///
-/// What kernels were asked to write there may lie there cut (see [`Form`]): who wants it plain finds it so, at the cost
+/// What kernels were asked to write there may lie there in parts of bf16: who wants it plain finds it so, at the cost
 /// of a kernel.
 pub struct GpuBuffer {
     region: Region,

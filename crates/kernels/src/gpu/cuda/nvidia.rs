@@ -7,12 +7,11 @@ use super::compiler::binary;
 use super::driver::{Driver, Graph, Program, Raw};
 use super::programs::{SHARED_BYTES, Source};
 use cudarc::driver::result::{
-    ctx, device, free_async, function, graph, init, malloc_async, mem_pool, memcpy_dtod_async,
-    memcpy_dtoh_async, memcpy_htod_async, module, primary_ctx, stream,
+    ctx, device, free_async, function, graph, init, launch_kernel, malloc_async, mem_pool,
+    memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async, module, primary_ctx, stream,
 };
 use cudarc::driver::sys;
 use std::ffi::{CString, c_int, c_void};
-use std::ptr::null_mut;
 
 /// Threads of a work-group.
 const THREADS: u32 = 256;
@@ -238,37 +237,21 @@ impl Driver for Nvidia {
         self.enter()?;
         let mut arguments = *arguments;
         let mut parameters = [(&raw mut arguments).cast::<c_void>()];
-        // The next launch's work-groups may come before this one is done; kernels wait for what they read.
-        let mut attributes = [sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue {
-                programmaticStreamSerializationAllowed: 1,
-            },
-        }];
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid[0],
-            gridDimY: grid[1],
-            gridDimZ: grid[2],
-            blockDimX: THREADS,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: program.shared,
-            hStream: self.stream,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: attributes.len() as u32,
-        };
+        let [x, y, z] = grid;
         // SAFETY: the function takes one `Arguments`, whose addresses and offsets were those of live regions when its
         // item was noted (`GpuBuffer::first` asserts their length); links name panels of their wiring only, and kernels
         // keep to the sizes among their words.
-        check(unsafe {
-            sys::cuLaunchKernelEx(
-                &raw const config,
+        unsafe {
+            launch_kernel(
                 program.entry as sys::CUfunction,
-                parameters.as_mut_ptr(),
-                null_mut(),
+                (x, y, z),
+                (THREADS, 1, 1),
+                program.shared,
+                self.stream,
+                &mut parameters,
             )
-        })
+        }
+        .map_err(words)
     }
 
     fn capture(

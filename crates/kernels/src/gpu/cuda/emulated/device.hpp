@@ -163,9 +163,6 @@ template <int Left> DEVICE void wait_for_copies() {
     fiber.copies.erase(fiber.copies.begin(), copy);
 }
 
-DEVICE void wait_for_previous_grid() {}
-DEVICE void let_next_grid_start() {}
-
 // KERNEL(name, name of a constant and its bytes of shared memory, threads per block, blocks per multiprocessor, body): a
 // C function that runs `body`, a void (Arguments), for all threads of a grid. The body may contain commas.
 #define KERNEL(name, bytes_name, bytes, threads, blocks, ...)                                                 \

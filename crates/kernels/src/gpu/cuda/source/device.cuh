@@ -98,17 +98,3 @@ DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"
 
 /// Waits for this thread's copies, but for those of its newest `Left` groups.
 template <int Left> DEVICE void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory"); }
-
-/// Waits until what earlier launches wrote is there; nothing that they write is read before.
-DEVICE void wait_for_previous_grid() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-/// Lets the next launch's work-groups come as soon as there is room for them.
-DEVICE void let_next_grid_start() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}

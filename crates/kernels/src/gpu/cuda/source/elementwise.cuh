@@ -2,7 +2,6 @@
 
 /// Words of zeros: groups, out, values.
 DEVICE void clear(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 3);
     u32 at = place();
     if (at < words[2]) given.heap[words[1] + at] = 0.0f;
@@ -10,7 +9,6 @@ DEVICE void clear(const Arguments &given) {
 
 /// Words of a copy: groups, from, to, values.
 DEVICE void copy(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 4);
     u32 at = place();
     if (at < words[3]) given.heap[words[2] + at] = given.heap[words[1] + at];
@@ -19,7 +17,6 @@ DEVICE void copy(const Arguments &given) {
 /// Words of a cutting: groups, values, parts, values that are there, values of the parts. Writes the parts of values, and
 /// of zeros where none are there.
 DEVICE void cut(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 5);
     u32 at = place(), there = words[3], count = words[4];
     if (at >= count) return;
@@ -34,7 +31,6 @@ constexpr u32 UNFOLDED = 8;
 /// wide]` of parts, whose rows are the channels of all taps of the location, zeros where it has none, and zeros. Links of
 /// a location are in the order of their taps.
 DEVICE void unfold(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 9);
     u32 batch = words[4], channels = words[5], wide = words[6], locations = words[7];
     u64 count = (u64)locations * batch * wide, at = (u64)place() * UNFOLDED;
@@ -68,7 +64,6 @@ DEVICE void unfold(const Arguments &given) {
 
 /// Words of a joining: groups, parts, values, count. Writes the values of parts.
 DEVICE void join(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 4);
     u32 at = place(), count = words[3];
     if (at < count)
@@ -78,7 +73,6 @@ DEVICE void join(const Arguments &given) {
 /// Words of a gathering: groups, data, out, places, batch, locations, channels. Panels `[location, batch, channel]` of
 /// the samples `[location, channel]` whose numbers stand in the minibatch's row of `places`.
 DEVICE void gather(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 7);
     u32 at = place();
     u32 batch = words[4], locations = words[5], channels = words[6];
@@ -91,7 +85,6 @@ DEVICE void gather(const Arguments &given) {
 
 /// Words of pooling: groups, input, out, locations, values of a panel. Mean over locations.
 DEVICE void pool(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 5);
     u32 at = place(), size = words[4], locations = words[3];
     if (at >= size) return;
@@ -113,7 +106,6 @@ DEVICE void pool(const Arguments &given) {
 
 /// Words of signs: groups, weight, out, values, scale. `out = scale · sign(weight)`, with sign(0) = 0.
 DEVICE void sign(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 5);
     u32 at = place();
     if (at >= words[3]) return;
@@ -125,7 +117,6 @@ DEVICE void sign(const Arguments &given) {
 /// Words of a step of descent: groups, gate, gradient, weight, values, rate. `weight −= rate · gradient`, if the gate's
 /// value is not 0.
 DEVICE void sgd(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 6);
     u32 at = place();
     if (at < words[4] && given.heap[words[1]] != 0.0f)
@@ -135,7 +126,6 @@ DEVICE void sgd(const Arguments &given) {
 /// Words of a step of Adam: groups, gate, rates, gradient, first moment, second moment, weight, values, β₁, β₂,
 /// 1 − β₁, 1 − β₂ (both rounded once), ε. In TensorFlow's form, if the gate's value is not 0.
 DEVICE void adam(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 13);
     u32 at = place();
     if (at >= words[7] || given.heap[words[1]] == 0.0f) return;
@@ -177,7 +167,6 @@ DEVICE float mean_over_rows(float value, u32 rows) {
 /// Words of a normalisation: groups, z, a, inverse deviations, norm groups, rows of one, channels. Replaces
 /// pre-activations in z by normalised ones, and writes activations and inverse deviations.
 template <Activation A> DEVICE void normalise(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 7);
     if (group() >= words[0]) return;
     u32 count = words[4], rows = words[5], channels = words[6];
@@ -213,7 +202,6 @@ template <Activation A> DEVICE void normalise(const Arguments &given) {
 /// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale.
 /// `ψ = scale · σ′(z_path) ⊙ signal`, then `delta = normᵀ(ψ)` with the statistics of the network whose z is given.
 template <Activation A> DEVICE void land_signal(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 11);
     if (group() >= words[0]) return;
     const float *signal = given.heap + words[1];
@@ -261,7 +249,6 @@ DEVICE void close_unless_finite(float *gate, float loss) {
 /// Words of a loss: groups, output, labels, error, reports, gate, reports of a step, batch, classes, shift. Error, loss
 /// and hits of `[batch, class]` outputs against `one-hot(label) − shift`; one work-group.
 DEVICE void classification_loss(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 10);
     if (group() >= words[0]) return;
     const float *output = given.heap + words[1];
@@ -299,7 +286,6 @@ DEVICE void classification_loss(const Arguments &given) {
 /// Words of a sequence's loss: groups, output, targets, error, reports, gate, reports of a step, values, batch. Error
 /// and loss of a sequence; one work-group.
 DEVICE void sequence_loss(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 9);
     if (group() >= words[0]) return;
     const float *output = given.heap + words[1];
@@ -323,6 +309,5 @@ DEVICE void sequence_loss(const Arguments &given) {
 
 /// The next minibatch of the window is the current one.
 DEVICE void next_step(const Arguments &given) {
-    begin();
     if (thread() == 0 && group() == 0) *given.step += 1;
 }

@@ -6,7 +6,6 @@ constexpr u32 GRADIENT_WORDS = 14;
 
 /// `out[part, tap, input, output] = scale · Σ a(source)ᵀ delta(destination)` over the part's links of the tap.
 template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Arguments &given) {
-    begin();
     const u32 *words = item(given, GRADIENT_WORDS);
     if (group() >= words[0]) return;
     Sum part;
@@ -44,7 +43,6 @@ constexpr u32 BIAS_WORDS = 6;
 
 /// `out[part, channel] = Σ delta` over the part's rows.
 DEVICE void bias_part(const Arguments &given) {
-    begin();
     const u32 *words = item(given, BIAS_WORDS);
     if (group() >= words[0]) return;
     Planes planes = planes_of(given.heap + words[1], (u64)words[3] * words[4]);
@@ -79,7 +77,6 @@ DEVICE void bias_part(const Arguments &given) {
 /// Words of a sum of parts: groups, parts, out, number of parts, values of one, values that a work-group adds.
 /// `out[i] = Σ_part parts[part, i]`.
 DEVICE void add_parts(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 6);
     if (group() >= words[0]) return;
     u32 len = words[4], count = words[3], width = words[5];

@@ -5,7 +5,6 @@ constexpr float NORM_EPSILON = 1e-6f;
 
 /// Words of a product: groups, walk, out, bias. `out = scale · Σ panel(source) · W[tap] + bias`.
 template <class Product> DEVICE void product(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 2);
     if (group() >= words[0]) return;
     Product product;
@@ -34,7 +33,6 @@ template <class Product> DEVICE void product(const Arguments &given) {
 
 /// Words of a forward pass: groups, walk, z, a, inverse deviations, bias. Product, norm over the rows, activation.
 template <class Product, Activation A> DEVICE void forward_panel(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 4);
     if (group() >= words[0]) return;
     Product product;
@@ -178,7 +176,6 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
 /// Words of a feedback: groups, walk, and (z, inverse deviations, delta, sums of its columns) of the path and of a second network. Product,
 /// slope of the path's network, normᵀ of the path's network and, if it is local, of the second one.
 template <class Product, Activation A> DEVICE void feedback_panel(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 8);
     if (group() >= words[0]) return;
     Product product;

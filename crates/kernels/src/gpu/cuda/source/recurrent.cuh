@@ -3,7 +3,6 @@
 /// Words of a step: groups, walk, z of the step, the state that it makes. `z_t += scale · h_{t−1} W_h`, on top of the
 /// drive `x_t W_i + b` that stands there, and `h_t = σ(z_t)`.
 template <class Product, Activation A> DEVICE void recur_step(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 2);
     if (group() >= words[0]) return;
     Product product;
@@ -31,7 +30,6 @@ template <class Product, Activation A> DEVICE void recur_step(const Arguments &g
 /// `carried_t = scale · W_hᵀ δ_{t+1}`, `δ_t = σ′(z_t) ⊙ (signal_t + carried_t)` and, if it is local, the same of
 /// `carried_t` alone with a second network's slopes. The last state has no later one, the first no slope.
 template <class Product, Activation A> DEVICE void feedback_step(const Arguments &given) {
-    begin();
     const u32 *words = item(given, 1 + WALK_WORDS + 6);
     if (group() >= words[0]) return;
     Product product;

@@ -46,12 +46,6 @@ constexpr u32 ROW = 32768;
 constexpr u32 ROWS = 16;
 constexpr u32 COLUMNS = 8;
 
-/// What every kernel does first.
-DEVICE void begin() {
-    wait_for_previous_grid();
-    let_next_grid_start();
-}
-
 /// The number of a work-group among those of its item.
 DEVICE u32 group() { return block_x() + block_y() * ROW; }
 
