@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: builds, checks the kernels, then times training steps against PyTorch on the same GPU.
-# Needs Rust, Python with torch (benches/peers/requirements.txt) and, for cuda, the CUDA toolkit.
+# Needs Rust, Python with torch (benches/peers/requirements.txt) and, for cuda, libnvrtc.
 #
 #     benches/peers/gpu.sh [cuda|vulkan] [python]
 set -euo pipefail
@@ -20,10 +20,15 @@ for cohort in 1 8 32; do
   "$program" bench target/gpu-cifar.toml --device "$device" --widths 8,32 --steps 64 --trials 1 --cohort "$cohort"
 done
 
-"$python" benches/peers/pytorch_step.py --ours "$device" --device cuda --steps 30 \
-  --widths 8,32,64,128,256 --norms batch-norm --modes eager,compile,graphs --layouts channels-last \
-  --precisions float32
+peer() {
+  "$python" benches/peers/pytorch_step.py --ours "$device" --device cuda --layouts channels-last --steps 5 "$@"
+}
+for precision in f32 bf16; do
+  theirs=$precision
+  [ "$precision" = f32 ] && theirs=float32
+  peer --widths 8,32,64,128,256,512 --norms batch-norm --modes graphs --precisions "$theirs" --precision "$precision"
+  peer --widths 8,32,64,128,256 --norms axis --modes compile-graphs --precisions "$theirs" --precision "$precision"
+done
 for rule in align-ada align-zero dfa last-layer; do
-  "$python" benches/peers/pytorch_step.py --ours "$device" --device cuda --steps 30 --rule "$rule" \
-    --widths 8,64,256 --norms batch-norm --modes graphs --layouts channels-last
+  peer --widths 8,64,256 --norms batch-norm --modes graphs --rule "$rule"
 done

@@ -82,3 +82,115 @@ fn compile(text: &str, chip: &str) -> Result<Vec<u8>, String> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::gradient::GradientTile;
+    use super::super::super::operands::{Form, Operands};
+    use super::super::super::panel::Arrival;
+    use super::super::super::tile::{Direction, Tile};
+    use super::super::super::units::{Parts, Units};
+    use super::super::super::work::Kernel;
+    use super::super::nvidia::compiler_is_there;
+    use super::super::programs::{next_step, source};
+    use super::*;
+    use crate::Activation;
+    use rayon::prelude::*;
+
+    /// The oldest chip that is supported, one of consumers, and the one with the largest shared memory.
+    const CHIPS: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
+
+    /// Kernels of every width in every precision, and those that have neither.
+    fn kernels() -> Vec<Kernel> {
+        let arrival = Arrival {
+            normalised: true,
+            activation: Activation::Relu,
+        };
+        let parts = |exact, cut| {
+            Units::Cuda(Parts {
+                exact,
+                cut,
+                result: Form::Plain,
+            })
+        };
+        let kinds = [
+            (Operands::F32, parts(false, true)),
+            (Operands::Bf16, parts(false, true)),
+            (Operands::F32, parts(true, false)),
+            (Operands::Tf32, parts(false, false)),
+        ];
+        let mut all = vec![
+            Kernel::Normalise(arrival),
+            Kernel::Land(arrival, Form::TwoParts),
+            Kernel::Pool(Form::TwoParts),
+            Kernel::Cut(Form::TwoParts),
+            Kernel::Unfold(Form::TwoParts),
+            Kernel::Join(Form::TwoParts),
+            Kernel::Clear,
+            Kernel::Copy,
+            Kernel::Sign,
+            Kernel::Gather,
+            Kernel::ClassificationLoss,
+            Kernel::SequenceLoss,
+            Kernel::BiasPart(Form::TwoParts),
+            Kernel::AddParts,
+            Kernel::Sgd,
+            Kernel::Adam,
+        ];
+        for (operands, units) in kinds {
+            let most = if units == parts(true, false) { 64 } else { 128 };
+            for columns in [8, 32, most] {
+                let tile = Tile {
+                    rows: 8,
+                    columns,
+                    operands,
+                    units,
+                };
+                let direction = Direction::Backward;
+                all.push(Kernel::ForwardPanel {
+                    tile,
+                    arrival,
+                    z: true,
+                });
+                all.push(Kernel::FeedbackPanel {
+                    tile,
+                    direction,
+                    arrival,
+                    local: true,
+                });
+            }
+            for (inputs, outputs) in [(16, 8), (128, 16), (64, 64), (128, 128)] {
+                let tile = GradientTile {
+                    inputs,
+                    outputs,
+                    operands,
+                    units,
+                };
+                all.push(Kernel::GradientPart(tile, Form::Plain));
+            }
+        }
+        all
+    }
+
+    /// What the emulation's compiler takes is not all that NVIDIA's must take.
+    #[test]
+    fn kernels_compile_for_every_kind_of_chip() {
+        if !compiler_is_there() {
+            let required = env::var_os("SANSPROP_REQUIRE_NVRTC").is_some();
+            assert!(!required, "libnvrtc was not found");
+            println!("skipped without libnvrtc");
+            return;
+        }
+        let sources = kernels().into_iter().map(source).chain([next_step()]);
+        let sources: Vec<Source> = sources.collect();
+        let failures: Vec<String> = sources
+            .par_iter()
+            .flat_map(|source| CHIPS.par_iter().map(move |chip| (source, chip)))
+            .filter_map(|(source, chip)| {
+                let log = compile(&source.text(DEVICE), chip).err()?;
+                Some(format!("{} for {chip}: {log}", source.function()))
+            })
+            .collect();
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+}

@@ -28,18 +28,23 @@ fn loads(names: &[&str]) -> bool {
         .any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
 }
 
-/// The driver and the run-time compiler: what CUDA needs, or the first that is missing.
-fn missing() -> Option<String> {
-    if !loads(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"]) {
-        return Some("no NVIDIA driver is installed (libcuda was not found)".into());
-    }
-    let compilers = [
+/// Whether the run-time compiler is there, as far as that can be told.
+pub(super) fn compiler_is_there() -> bool {
+    let names = [
         "libnvrtc.so",
         "libnvrtc.so.13",
         "libnvrtc.so.12",
         "libnvrtc.so.11.2",
     ];
-    (!cfg!(windows) && !loads(&compilers)).then(|| {
+    cfg!(windows) || loads(&names)
+}
+
+/// The driver and the run-time compiler: what CUDA needs, or the first that is missing.
+fn missing() -> Option<String> {
+    if !loads(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"]) {
+        return Some("no NVIDIA driver is installed (libcuda was not found)".into());
+    }
+    (!compiler_is_there()).then(|| {
         "the run-time compiler libnvrtc was not found: install the CUDA toolkit or its package nvidia-cuda-nvrtc and \
          add the folder that holds libnvrtc to LD_LIBRARY_PATH, or use vulkan"
             .into()
