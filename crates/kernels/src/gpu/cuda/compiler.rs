@@ -93,6 +93,7 @@ mod tests {
     use super::super::super::work::Kernel;
     use super::super::nvidia::compiler_is_there;
     use super::super::programs::{next_step, source};
+    use super::super::sides_of_a_gradient;
     use super::*;
     use crate::Activation;
     use rayon::prelude::*;
@@ -159,7 +160,8 @@ mod tests {
                     local: true,
                 });
             }
-            for (inputs, outputs) in [(16, 8), (128, 16), (64, 64), (128, 128)] {
+            for (inputs, outputs) in [(3, 8), (100, 10), (40, 20), (64, 64), (200, 300)] {
+                let [inputs, outputs] = sides_of_a_gradient(inputs, outputs);
                 let tile = GradientTile {
                     inputs,
                     outputs,

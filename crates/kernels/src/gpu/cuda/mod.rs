@@ -58,7 +58,11 @@ pub(super) fn values_added_by_a_group(parts: usize) -> usize {
 /// Inputs and outputs of a weight gradient's work-groups.
 pub(super) fn sides_of_a_gradient(inputs: usize, outputs: usize) -> [usize; 2] {
     let side = |channels: usize, least| channels.next_power_of_two().clamp(least, 128);
-    [side(inputs, 16), side(outputs, 8)]
+    match [side(inputs, 16), side(outputs, 8)] {
+        // Its eight warps, each with samples of its own, would stage more than every device has room for.
+        [64, outputs @ ..=32] => [32, outputs],
+        sides => sides,
+    }
 }
 
 /// A device of CUDA.
@@ -293,5 +297,6 @@ mod tests {
         assert_eq!(columns_of_a_group(1, 10, false), 16);
         assert_eq!(sides_of_a_gradient(3, 8), [16, 8]);
         assert_eq!(sides_of_a_gradient(300, 65), [128, 128]);
+        assert_eq!(sides_of_a_gradient(64, 20), [32, 32]);
     }
 }

@@ -7,10 +7,21 @@ using u64 = unsigned long long;
 #define DEVICE static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
 
+/// KiB of shared memory that a work-group may have, and whether they are many.
+#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 870
+constexpr u32 ROOM = 163;
+#elif __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+constexpr u32 ROOM = 227;
+#else
+constexpr u32 ROOM = 99;
+#endif
+constexpr bool ROOMY = ROOM > 99;
+
 /// Makes a kernel of a function, with a constant that says how many bytes of shared memory it needs, for work-groups of
 /// so many threads of which so many are to share a multiprocessor.
 #define KERNEL(name, bytes_name, bytes, threads, groups, ...)                                                         \
     extern "C" __constant__ u32 bytes_name = bytes;                                                                   \
+    static_assert(bytes <= ROOM * 1024, "a work-group needs more shared memory than it may have");                    \
     extern "C" __global__ void __launch_bounds__(threads, groups) name(const __grid_constant__ Arguments arguments) { \
         __VA_ARGS__(arguments);                                                                                       \
     }
@@ -23,13 +34,6 @@ DEVICE void barrier() { __syncthreads(); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float value) { return __float_as_uint(value); }
-
-/// Whether a work-group may have more than 99 KiB of shared memory.
-#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 870 || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
-constexpr bool ROOMY = true;
-#else
-constexpr bool ROOMY = false;
-#endif
 
 DEVICE unsigned char *shared_memory() {
     extern __shared__ __align__(128) unsigned char memory[];
