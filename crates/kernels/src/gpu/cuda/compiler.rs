@@ -8,15 +8,18 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::{env, fs, process};
 
-/// The compiled program for a chip, by the compiler's name for that, from the user's cache if it is there.
-pub(super) fn binary(source: &Source, chip: &str) -> Result<Vec<u8>, String> {
+/// The compiled program for a chip, by the compiler's name for that; from the user's cache if it is there, unless it is to
+/// be made anew.
+pub(super) fn binary(source: &Source, chip: &str, anew: bool) -> Result<Vec<u8>, String> {
     let text = source.text(DEVICE);
     let file = cache().map(|folder| {
         let mut hasher = DefaultHasher::new();
         (&text, chip, compiler_version()).hash(&mut hasher);
         folder.join(format!("{:016x}.cubin", hasher.finish()))
     });
-    if let Some(binary) = file.as_ref().and_then(|file| fs::read(file).ok()) {
+    if let Some(file) = file.as_ref().filter(|_| !anew)
+        && let Ok(binary) = fs::read(file)
+    {
         return Ok(binary);
     }
     let binary = compile(&text, chip)

@@ -217,12 +217,17 @@ impl Driver for Nvidia {
     }
 
     fn compile(&self, source: &Source) -> Result<Program, String> {
-        let binary = binary(source, &self.chip)?;
         self.enter()?;
-        // SAFETY: the binary is one that the compiler made for this chip; the module lives as long as the process, and
-        // the constant is a word.
+        let load = |anew| {
+            let binary = binary(source, &self.chip, anew)?;
+            // SAFETY: the binary is one that the compiler made for this chip, or a file where one was kept; the driver
+            // refuses others.
+            unsafe { module::load_data(binary.as_ptr().cast()) }.map_err(words)
+        };
+        // A file in the cache may be damaged.
+        let module = load(false).or_else(|_| load(true))?;
+        // SAFETY: the module lives as long as the process, and the constant is a word.
         unsafe {
-            let module = module::load_data(binary.as_ptr().cast()).map_err(words)?;
             let name = |name: &str| CString::new(name).expect("a name without zeros");
             let entry = module::get_function(module, name(&source.entry())).map_err(words)?;
             let (at, _) = module::get_global(module, name(SHARED_BYTES)).map_err(words)?;
