@@ -4,7 +4,7 @@
 //! the processor, with an emulation of what it uses of a device. Where neither is there, each test says so and counts as
 //! skipped; `SANSPROP_REQUIRE_GPU=1` makes it fail.
 
-use sansprop_kernels::{Backend, GpuApi, GpuBackend, Operands};
+use sansprop_kernels::{GpuApi, GpuBackend, Operands};
 use std::path::PathBuf;
 
 mod cases;
@@ -19,16 +19,5 @@ fn device() -> Option<GpuBackend> {
     let found = GpuBackend::open(GpuApi::Cuda, None)
         .map_err(|e| e.to_string())
         .or_else(|e| GpuBackend::emulated(&compiler).map_err(|other| format!("{e}; {other}")));
-    match found {
-        Ok(backend) => {
-            let backend = backend.rounding(Operands::F32);
-            println!("on {}", backend.device());
-            Some(backend)
-        }
-        Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
-        Err(e) => {
-            println!("skipped, 1 test without a GPU: {e}");
-            None
-        }
-    }
+    suite::found(found.map(|backend| backend.rounding(Operands::F32)))
 }

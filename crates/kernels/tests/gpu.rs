@@ -2,7 +2,7 @@
 //!
 //! Where no device is there, each test says so and counts as skipped; `SANSPROP_REQUIRE_GPU=1` makes it fail.
 
-use sansprop_kernels::{Backend, GpuApi, GpuBackend};
+use sansprop_kernels::{GpuApi, GpuBackend};
 
 mod cases;
 mod rounded;
@@ -17,15 +17,5 @@ fn device() -> Option<GpuBackend> {
         true => GpuApi::Metal,
         false => GpuApi::Vulkan,
     };
-    match GpuBackend::open(api, None) {
-        Ok(backend) => {
-            println!("on {}", backend.device());
-            Some(backend)
-        }
-        Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
-        Err(e) => {
-            println!("skipped, 1 test without a GPU: {e}");
-            None
-        }
-    }
+    suite::found(GpuBackend::open(api, None).map_err(|e| e.to_string()))
 }

@@ -23,6 +23,24 @@ pub(super) enum Place {
     Cuda(Arc<Allocation>),
 }
 
+impl DeviceArray {
+    /// Where it lies on a device of CubeCL's.
+    pub(super) fn handle(&self) -> &Handle {
+        match &self.place {
+            Place::Portable(handle) => handle,
+            Place::Cuda(_) => unreachable!("another device's array"),
+        }
+    }
+
+    /// Where it lies on a device of CUDA's.
+    pub(super) fn address(&self) -> u64 {
+        match &self.place {
+            Place::Cuda(allocation) => allocation.address(),
+            Place::Portable(_) => unreachable!("another device's array"),
+        }
+    }
+}
+
 /// What an accelerator keeps with recorded launches.
 pub(super) type Kept = Option<Box<dyn Any + Send>>;
 

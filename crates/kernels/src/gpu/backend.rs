@@ -43,7 +43,7 @@ struct Updates {
 }
 
 impl GpuBackend {
-    /// Kernels on the device of `client`, which `name` describes.
+    /// Kernels on a device, which `name` describes.
     pub(super) fn on(accelerator: Box<dyn Accelerator>, name: String) -> Self {
         let device = Device::new(accelerator);
         let [one, unread, rate] = [1.0, 1.0, 0.0].map(|value| {

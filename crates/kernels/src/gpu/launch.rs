@@ -3,7 +3,7 @@
 //! All kernels are given the array that holds everything, a table of words that describe the items, and where in it
 //! those of this launch begin.
 
-use super::accelerator::{DeviceArray, Place};
+use super::accelerator::DeviceArray;
 use super::elementwise::{
     adam, classification_loss, clear, copy, gather, pool, sequence_loss, sgd, sign,
 };
@@ -17,7 +17,7 @@ use super::work::{Kernel, Launch};
 use cubecl::prelude::*;
 
 /// Work-groups along the first dimension before a second one is used: every device has at least 65,535.
-pub(super) const ROW: usize = 32_768;
+const ROW: usize = 32_768;
 
 /// The number of a work-group among those of its item.
 #[cube]
@@ -50,20 +50,23 @@ pub(super) fn groups_of(len: usize) -> usize {
 
 /// The grid of so many work-groups for each of some items.
 pub(super) fn grid(groups: usize, items: usize) -> CubeCount {
-    CubeCount::Static(
+    let [x, y, z] = extents(groups, items);
+    CubeCount::Static(x, y, z)
+}
+
+/// The same in numbers.
+pub(super) fn extents(groups: usize, items: usize) -> [u32; 3] {
+    [
         groups.min(ROW) as u32,
         groups.div_ceil(ROW) as u32,
         items as u32,
-    )
+    ]
 }
 
 /// An array as kernels are given it.
 pub(super) fn argument<R: Runtime>(array: &DeviceArray) -> ArrayArg<R> {
-    let Place::Portable(handle) = &array.place else {
-        unreachable!("another device's array");
-    };
     // SAFETY: the allocation holds `len` values of four bytes.
-    unsafe { ArrayArg::from_raw_parts(handle.clone(), array.len) }
+    unsafe { ArrayArg::from_raw_parts(array.handle().clone(), array.len) }
 }
 
 /// What kernels are given.

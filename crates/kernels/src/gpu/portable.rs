@@ -55,11 +55,9 @@ impl<R: Runtime> Accelerator for Portable<R> {
     }
 
     fn read(&self, array: &DeviceArray, start: usize, len: usize) -> Result<Vec<f32>, String> {
-        let Place::Portable(handle) = &array.place else {
-            unreachable!("another device's array");
-        };
         let bytes = |values: usize| (values * size_of::<f32>()) as u64;
-        let handle = handle
+        let handle = array
+            .handle()
             .clone()
             .offset_start(bytes(start))
             .offset_end(bytes(array.len - start - len));

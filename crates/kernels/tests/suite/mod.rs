@@ -4,8 +4,23 @@
 use crate::cases::{self, ACTIVATIONS, Case, Updates, buffer, compare, run_cell};
 use crate::device;
 use sansprop_kernels::tolerance::deviation;
-use sansprop_kernels::{Activation, Backend, Layer, Norm, Reference, Wiring};
+use sansprop_kernels::{Activation, Backend, GpuBackend, Layer, Norm, Reference, Wiring};
 use std::sync::Arc;
+
+/// The device that was looked for, or none, which counts as a skipped test unless one is required.
+pub fn found(device: Result<GpuBackend, String>) -> Option<GpuBackend> {
+    match device {
+        Ok(backend) => {
+            println!("on {}", backend.device());
+            Some(backend)
+        }
+        Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
+        Err(e) => {
+            println!("skipped, 1 test without a GPU: {e}");
+            None
+        }
+    }
+}
 
 fn check_all(cases: Vec<(String, Case)>) {
     let Some(backend) = device() else { return };

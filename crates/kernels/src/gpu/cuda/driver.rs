@@ -76,7 +76,7 @@ impl Allocation {
         Ok(Self { address, driver })
     }
 
-    pub(super) fn address(&self) -> u64 {
+    pub(in super::super) fn address(&self) -> u64 {
         self.address
     }
 }

@@ -16,7 +16,7 @@ pub(super) use nvidia::{cuda_devices, open_cuda};
 use super::accelerator::{Accelerator, DeviceArray, Kept, Place};
 use super::backend::GpuBackend;
 use super::failure::GpuFailure;
-use super::launch::{Arguments, ROW};
+use super::launch::{Arguments, extents};
 use super::operands::Operands;
 use super::units::{Parts, Units};
 use super::work::{Kernel, Launch};
@@ -99,13 +99,6 @@ impl<D: Driver> Cuda<D> {
         }
     }
 
-    fn address(array: &DeviceArray) -> u64 {
-        match &array.place {
-            Place::Cuda(allocation) => allocation.address(),
-            Place::Portable(_) => unreachable!("another device's array"),
-        }
-    }
-
     /// Compiles what is not compiled yet.
     fn programs_for(&self, sources: Vec<Source>) -> Result<Vec<Program>, String> {
         let mut known = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +132,8 @@ impl<D: Driver> Cuda<D> {
                     .expect("a table of less than 2^32 words"),
                 variant: variant(launch.kernel),
             };
-            self.driver.launch(*program, grid(launch), &raw)?;
+            self.driver
+                .launch(*program, extents(launch.groups, launch.items), &raw)?;
         }
         Ok(())
     }
@@ -179,18 +173,7 @@ impl<D: Driver> Cuda<D> {
 }
 
 fn addresses(given: &Arguments<'_>) -> [u64; 4] {
-    [given.heap, given.links, given.places, given.table].map(|array| match &array.place {
-        Place::Cuda(allocation) => allocation.address(),
-        Place::Portable(_) => unreachable!("another device's array"),
-    })
-}
-
-fn grid(launch: &Launch) -> [u32; 3] {
-    [
-        launch.groups.min(ROW) as u32,
-        launch.groups.div_ceil(ROW) as u32,
-        launch.items as u32,
-    ]
+    [given.heap, given.links, given.places, given.table].map(DeviceArray::address)
 }
 
 impl<D: Driver> Accelerator for Cuda<D> {
@@ -212,7 +195,7 @@ impl<D: Driver> Accelerator for Cuda<D> {
 
     fn upload(&self, bytes: &[u8]) -> DeviceArray {
         let array = self.empty(bytes.len().div_ceil(4));
-        or_fail(self.driver.write(Self::address(&array), bytes));
+        or_fail(self.driver.write(array.address(), bytes));
         array
     }
 
@@ -220,7 +203,7 @@ impl<D: Driver> Accelerator for Cuda<D> {
     fn replace(&self, old: Option<DeviceArray>, bytes: &[u8]) -> DeviceArray {
         match old {
             Some(array) if array.len * 4 == bytes.len() => {
-                or_fail(self.driver.write(Self::address(&array), bytes));
+                or_fail(self.driver.write(array.address(), bytes));
                 array
             }
             _ => self.upload(bytes),
@@ -228,16 +211,13 @@ impl<D: Driver> Accelerator for Cuda<D> {
     }
 
     fn transfer(&self, from: &DeviceArray, to: &DeviceArray, start: usize, len: usize) {
-        let to = Self::address(to) + (start * size_of::<f32>()) as u64;
-        or_fail(
-            self.driver
-                .copy(Self::address(from), to, len * size_of::<f32>()),
-        );
+        let to = to.address() + (start * size_of::<f32>()) as u64;
+        or_fail(self.driver.copy(from.address(), to, len * size_of::<f32>()));
     }
 
     fn read(&self, array: &DeviceArray, start: usize, len: usize) -> Result<Vec<f32>, String> {
         let mut values = vec![0.0f32; len];
-        let from = Self::address(array) + (start * size_of::<f32>()) as u64;
+        let from = array.address() + (start * size_of::<f32>()) as u64;
         self.driver
             .read(from, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)

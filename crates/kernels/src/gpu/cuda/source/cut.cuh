@@ -128,23 +128,11 @@ template <u32 Columns, Precision P, Direction D> struct CutProduct : Sums<Column
         ahead(TERMS, this->link, this->channel);
     }
 
+    METHOD void multiply_stage(const u16 *stage) { multiply_staged<Left, Right, TERMS, D>(*this, stage); }
+
     /// Adds the products of all links.
     METHOD void accumulate() {
-        u16 *stages = reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE);
         u32 chunks = (links * walk.channels + TERMS - 1) / TERMS;
-        for (u32 chunk = 0; chunk + 1 < DEEP; chunk++) {
-            if (chunk < chunks) fetch(stages + chunk * STAGE);
-            commit_copies();
-        }
-        u32 stage = 0;
-        for (u32 chunk = 0; chunk < chunks; chunk++) {
-            wait_for_copies<DEEP - 2>();
-            barrier();
-            // What is fetched lies where all have multiplied what lay there.
-            if (chunk + DEEP - 1 < chunks) fetch(stages + (stage == 0 ? DEEP - 1 : stage - 1) * STAGE);
-            commit_copies();
-            multiply_staged<Left, Right, TERMS, D>(*this, stages + stage * STAGE);
-            stage = stage + 1 == DEEP ? 0 : stage + 1;
-        }
+        multiply_copied<DEEP>(*this, reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE), chunks);
     }
 };

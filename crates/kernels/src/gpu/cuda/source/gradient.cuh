@@ -28,18 +28,6 @@ struct Part {
     }
 };
 
-/// Writes `scale ·` the sums of all warps, those of the first samples first.
-template <u32 Inputs, u32 Outputs, u32 Deep>
-DEVICE void add_warps(const Part &part, const float *shared, float *out, float scale) {
-    for (u32 at = thread(); at < Inputs * Outputs; at += THREADS) {
-        float sum = 0.0f;
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++) sum += shared[d * Inputs * Outputs + at];
-        u32 row = part.first_input + at / Outputs, column = part.first_output + at % Outputs;
-        if (row < part.rows && column < part.outputs) out[(u64)row * part.outputs + column] = scale * sum;
-    }
-}
-
 /// A work-group's share of a gradient: `Inputs` × `Outputs` sums over the samples of a part of a tap's links. Operands go
 /// through registers into parts where they are f32, and are copied where they are cut.
 template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part {
@@ -107,6 +95,11 @@ template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part
         }
     }
 
+    METHOD void put(u16 *stage) {
+        put_one<Left>(stage, left);
+        put_one<Right>(stage + PARTS<P> * Left::PART, right);
+    }
+
     METHOD void multiply_stage(const u16 *stage) {
         const u16 *block = stage + PARTS<P> * Left::PART;
 #pragma unroll
@@ -122,13 +115,7 @@ template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part
 #pragma unroll
                 for (u32 part = 0; part < PARTS<P>; part++)
                     load_rows_of_terms<Left>(a[part], stage + part * Left::PART, (down() * DOWN + i) * ROWS, term);
-#pragma unroll
-                for (u32 j = 0; j < ACROSS; j++) {
-                    const u32 *parts[PARTS<P>];
-#pragma unroll
-                    for (u32 part = 0; part < PARTS<P>; part++) parts[part] = b[part][j];
-                    multiply_parts<P>(sums[i][j], a, parts);
-                }
+                multiply_row<P>(sums[i], a, b);
             }
         }
     }
@@ -160,43 +147,13 @@ template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part
 
     METHOD void accumulate() {
         u16 *stages = reinterpret_cast<u16 *>(shared_memory());
-#pragma unroll
-        for (u32 i = 0; i < DOWN; i++)
-#pragma unroll
-            for (u32 j = 0; j < ACROSS; j++)
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) sums[i][j][k] = 0.0f;
+        clear_sums(sums);
         u32 chunks = (links * batch + SAMPLES - 1) / SAMPLES;
-        if constexpr (Cut) {
-            for (u32 chunk = 0; chunk + 1 < AHEAD; chunk++) {
-                if (chunk < chunks) fetch(stages + chunk * STAGE);
-                commit_copies();
-            }
-            u32 stage = 0;
-            for (u32 chunk = 0; chunk < chunks; chunk++) {
-                wait_for_copies<AHEAD - 2>();
-                barrier();
-                if (chunk + AHEAD - 1 < chunks) fetch(stages + (stage == 0 ? AHEAD - 1 : stage - 1) * STAGE);
-                commit_copies();
-                multiply_stage(stages + stage * STAGE);
-                stage = stage + 1 == AHEAD ? 0 : stage + 1;
-            }
-            wait_for_copies<0>();
-        } else {
-            if (chunks > 0) read();
-            for (u32 chunk = 0; chunk < chunks; chunk++) {
-                u16 *stage = stages + chunk % AHEAD * STAGE;
-                if (AHEAD == 1 && chunk > 0) barrier();
-                put_one<Left>(stage, left);
-                put_one<Right>(stage + PARTS<P> * Left::PART, right);
-                barrier();
-                if (chunk + 1 < chunks) read();
-                multiply_stage(stage);
-            }
-        }
+        if constexpr (Cut) multiply_copied<AHEAD>(*this, stages, chunks);
+        else multiply_read<AHEAD>(*this, stages, chunks);
     }
 
-    /// Writes `scale ·` the sums.
+    /// Writes `scale ·` the sums of all warps, those of the first samples first.
     METHOD void write(float *out, float scale) {
         float *shared = reinterpret_cast<float *>(shared_memory());
         barrier();
@@ -212,7 +169,12 @@ template <u32 Inputs, u32 Outputs, Precision P, bool Cut> struct Gradient : Part
                     shared[(deep() * Inputs + row) * Outputs + column] = sums[i][j][k];
                 }
         barrier();
-        add_warps<Inputs, Outputs, WARPS_DEEP>(*this, shared, out, scale);
+        for (u32 at = thread(); at < Inputs * Outputs; at += THREADS) {
+            float sum = 0.0f;
+#pragma unroll
+            for (u32 d = 0; d < WARPS_DEEP; d++) sum += shared[d * Inputs * Outputs + at];
+            u32 row = first_input + at / Outputs, column = first_output + at % Outputs;
+            if (row < rows && column < outputs) out[(u64)row * outputs + column] = scale * sum;
+        }
     }
 };
-

@@ -173,8 +173,8 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
     product.write_columns(sums, total[0]);
 }
 
-/// Words of a feedback: groups, walk, and (z, inverse deviations, delta, sums of its columns) of the path and of a second network. Product,
-/// slope of the path's network, normᵀ of the path's network and, if it is local, of the second one.
+/// Words of a feedback: groups, walk, and (z, inverse deviations, delta, sums of its columns) of the path and of a second
+/// network. Product, slope of the path's network, normᵀ of the path's network and, if it is local, of the second one.
 template <class Product, Activation A> DEVICE void feedback_panel(const Arguments &given) {
     const u32 *words = item(given, 1 + WALK_WORDS + 8);
     if (group() >= words[0]) return;

@@ -126,20 +126,11 @@ template <u32 Columns, Precision P, Direction D> struct Product : Sums<Columns, 
         }
     }
 
+    METHOD void multiply_stage(const u16 *stage) { multiply_staged<Left, Right, TERMS, D>(*this, stage); }
+
     /// Adds the products of all links.
     METHOD void accumulate() {
-        u16 *stages = reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE);
         u32 chunks = (links * walk.channels + TERMS - 1) / TERMS;
-        if (chunks == 0) return;
-        read();
-        for (u32 chunk = 0; chunk < chunks; chunk++) {
-            u16 *stage = stages + chunk % STAGES<P> * STAGE;
-            if (STAGES<P> == 1 && chunk > 0) barrier();
-            put(stage);
-            barrier();
-            if (chunk + 1 < chunks) read();
-            multiply_staged<Left, Right, TERMS, D>(*this, stage);
-        }
+        multiply_read<STAGES<P>>(*this, reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE), chunks);
     }
-
 };

@@ -85,6 +85,59 @@ DEVICE void multiply_parts(float (&sums)[4], const u32 (&a)[PARTS<P>][4], const 
         }
 }
 
+/// Adds the products of a piece of 16 rows with pieces side by side.
+template <Precision P, u32 Across>
+DEVICE void multiply_row(float (&sums)[Across][4], const u32 (&a)[PARTS<P>][4], const u32 (&b)[PARTS<P>][Across][2]) {
+#pragma unroll
+    for (u32 j = 0; j < Across; j++) {
+        const u32 *parts[PARTS<P>];
+#pragma unroll
+        for (u32 part = 0; part < PARTS<P>; part++) parts[part] = b[part][j];
+        multiply_parts<P>(sums[j], a, parts);
+    }
+}
+
+template <u32 Down, u32 Across> DEVICE void clear_sums(float (&sums)[Down][Across][4]) {
+#pragma unroll
+    for (u32 i = 0; i < Down; i++)
+#pragma unroll
+        for (u32 j = 0; j < Across; j++)
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) sums[i][j][k] = 0.0f;
+}
+
+/// Multiplies chunk after chunk of what a sum reads and puts into its stages.
+template <u32 Stages, class Sum> DEVICE void multiply_read(Sum &sum, u16 *stages, u32 chunks) {
+    if (chunks == 0) return;
+    sum.read();
+    for (u32 chunk = 0; chunk < chunks; chunk++) {
+        u16 *stage = stages + chunk % Stages * Sum::STAGE;
+        if (Stages == 1 && chunk > 0) barrier();
+        sum.put(stage);
+        barrier();
+        if (chunk + 1 < chunks) sum.read();
+        sum.multiply_stage(stage);
+    }
+}
+
+/// Multiplies chunk after chunk of what a sum copies into its stages in the background.
+template <u32 Stages, class Sum> DEVICE void multiply_copied(Sum &sum, u16 *stages, u32 chunks) {
+    for (u32 chunk = 0; chunk + 1 < Stages; chunk++) {
+        if (chunk < chunks) sum.fetch(stages + chunk * Sum::STAGE);
+        commit_copies();
+    }
+    u32 stage = 0;
+    for (u32 chunk = 0; chunk < chunks; chunk++) {
+        wait_for_copies<Stages - 2>();
+        barrier();
+        // What is fetched lies where all have multiplied what lay there.
+        if (chunk + Stages - 1 < chunks) sum.fetch(stages + (stage == 0 ? Stages - 1 : stage - 1) * Sum::STAGE);
+        commit_copies();
+        sum.multiply_stage(stages + stage * Sum::STAGE);
+        stage = stage + 1 == Stages ? 0 : stage + 1;
+    }
+}
+
 /// A block of an operand as it is staged: `Lines` lines of `Length` values side by side, with a gap between lines so
 /// that eight of them lie in different banks.
 template <u32 Lines, u32 Length> struct Block {

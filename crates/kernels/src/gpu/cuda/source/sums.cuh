@@ -101,12 +101,7 @@ template <u32 Columns, Precision P> struct Sums {
     METHOD void start(const Arguments &given, const u32 *words) {
         walk = read_walk(given, words);
         at = place_of(group(), walk, MOST_ROWS, Columns);
-#pragma unroll
-        for (u32 i = 0; i < DOWN; i++)
-#pragma unroll
-            for (u32 j = 0; j < ACROSS; j++)
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) sums[i][j][k] = 0.0f;
+        clear_sums(sums);
         u32 first_link = walk.links[at.location];
         links = walk.links[at.location + 1] - first_link;
         pairs = walk.links + walk.locations + 1 + 2 * first_link;
@@ -189,13 +184,7 @@ DEVICE void multiply_staged(Sums<Columns, P> &to, const u16 *stage) {
 #pragma unroll
             for (u32 part = 0; part < PARTS<P>; part++)
                 load_rows<Left>(a[part], stage + part * Left::PART, (i * Base::WARPS_DOWN + to.warp_down()) * ROWS, term);
-#pragma unroll
-            for (u32 j = 0; j < Base::ACROSS; j++) {
-                const u32 *parts[PARTS<P>];
-#pragma unroll
-                for (u32 part = 0; part < PARTS<P>; part++) parts[part] = b[part][j];
-                multiply_parts<P>(to.sums[i][j], a, parts);
-            }
+            multiply_row<P>(to.sums[i], a, b);
         }
     }
 }

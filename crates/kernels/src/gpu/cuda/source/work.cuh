@@ -1,5 +1,6 @@
 // What a launch is given, and which of its items, and what part of it, a work-group works on.
 
+/// What every kernel is given, as `Raw` in `driver.rs` lays it out.
 struct Arguments {
     /// The array that holds everything.
     float *heap;
