@@ -53,6 +53,8 @@ pub(super) enum Shape {
     Cut { values: usize },
     /// Parts of what the links of each destination of a wiring reach, side by side.
     Unfolded(Unfolding),
+    /// Parts of weights, in the order in which warps take them, zeros beyond the buffer's end.
+    Fragments(Fragments),
     /// Sums over the rows of each of so many panels.
     Sums { panels: usize, channels: usize },
 }
@@ -69,6 +71,15 @@ pub(super) struct Unfolding {
     pub(super) channels: usize,
     /// Channels of a panel.
     pub(super) wide: usize,
+}
+
+/// Weights `[tap, channel, column]`, or `[tap, column, channel]` where they are walked backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fragments {
+    pub(super) taps: usize,
+    pub(super) channels: usize,
+    pub(super) columns: usize,
+    pub(super) backward: bool,
 }
 
 struct Made {
@@ -225,6 +236,20 @@ impl GpuBuffer {
         };
         let there = sources * of.batch * of.channels;
         self.beside(form, Shape::Unfolded(of.clone()), (there, len), unfold)
+    }
+
+    /// The values as fragments, beside them.
+    pub(super) fn fragments(&self, form: Form, of: Fragments) -> Span {
+        let len = of.taps * of.channels * of.columns;
+        let there = len.min(self.len());
+        let lay_out = |to: Span, from: Span| {
+            Item::new(Kernel::Fragments(form), groups_of(len / 2))
+                .reads(from)
+                .writes(to)
+                .counts([there, of.taps, of.channels, of.columns])
+                .count(usize::from(of.backward))
+        };
+        self.beside(form, Shape::Fragments(of), (there, len), lay_out)
     }
 
     /// Room for sums over the rows of panels, which whoever writes these writes too.

@@ -15,6 +15,9 @@ use half::bf16;
 pub(super) struct GradientTile {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
+    /// Taps, where the warps of CUDA's work-groups hold the sums of all and take destinations in turn; 0: a work-group
+    /// holds those of one.
+    pub(super) all_taps: usize,
     pub(super) operands: Operands,
     pub(super) units: Units,
 }
@@ -29,6 +32,7 @@ impl GradientTile {
         Self {
             inputs,
             outputs,
+            all_taps: 0,
             operands,
             units,
         }
@@ -58,8 +62,8 @@ impl GradientTile {
 }
 
 /// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale; CUDA's kernels read
-/// three more, values of the input and of delta and rows of the result.
-pub(super) const GRADIENT_WORDS: usize = 14;
+/// four more, values of the input and of delta, rows of the result, and locations.
+pub(super) const GRADIENT_WORDS: usize = 15;
 
 /// What a work-group of a gradient sums, and where its tile lies.
 #[derive(CubeType)]

@@ -149,7 +149,7 @@ impl GpuBackend {
             (Norm::None, Activation::Linear) => Form::Plain,
             _ => self.units.result(self.operands, layer.outputs),
         };
-        let walk = walk.giving(result);
+        let walk = walk.giving(result).by_warps();
         let kernel = Kernel::ForwardPanel {
             tile: walk.tile,
             arrival: arrival(layer),
@@ -191,7 +191,7 @@ impl GpuBackend {
             return;
         }
         let result = self.units.result(self.operands, port.outputs);
-        let walk = walk.giving(result);
+        let walk = walk.giving(result).by_warps();
         let kernel = Kernel::FeedbackPanel {
             tile: walk.tile,
             direction: walk.direction,
@@ -270,16 +270,37 @@ impl GpuBackend {
             false => delta.form(values[1]),
         };
         let units = units.of_cut_operand(delta_form);
-        let tile = GradientTile::new(layer.inputs, layer.outputs, self.operands, units);
         let taps = layer.wiring.taps();
+        let wiring = self.wiring(&layer.wiring);
+        let all_taps = units.cuts() && wiring.unfolds;
+        let few = all_taps.then(|| cuda::sides_of_all_taps(channels, taps));
+        let (tile, links) = match few.flatten() {
+            Some([inputs, outputs]) => {
+                let (operands, links) = (self.operands, wiring.forward.start);
+                let tile = GradientTile {
+                    inputs,
+                    outputs,
+                    all_taps: taps,
+                    operands,
+                    units,
+                };
+                (tile, links)
+            }
+            None => {
+                let tile = GradientTile::new(layer.inputs, layer.outputs, self.operands, units);
+                (tile, wiring.by_tap.start)
+            }
+        };
         let [across, down] = tile.groups(layer.inputs, layer.outputs);
-        let longest = layer.wiring.forward().len().div_ceil(taps).max(1);
+        let (slices, longest) = match tile.all_taps {
+            0 => (taps, layer.wiring.forward().len().div_ceil(taps).max(1)),
+            _ => (1, layer.locations().div_ceil(cuda::WARPS)),
+        };
         let wanted = match self.units {
             Units::Cuda(_) => cuda::GRADIENT_GROUPS,
             Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
         };
-        let parts = wanted.div_ceil(across * down * taps).clamp(1, longest);
-        let wiring = self.wiring(&layer.wiring);
+        let parts = wanted.div_ceil(across * down * slices).clamp(1, longest);
         let rows = layer.locations() * batch;
         let operands = match units.cuts() {
             true => {
@@ -290,15 +311,15 @@ impl GpuBackend {
         };
         self.in_parts(parts, len, weights, |out| {
             let kernel = Kernel::GradientPart(tile, delta_form);
-            Item::new(kernel, across * down * taps * parts)
+            Item::new(kernel, across * down * slices * parts)
                 .reads(operands[0])
                 .reads(operands[1])
-                .count(wiring.by_tap.start)
+                .count(links)
                 .writes(out.written(parts * len))
                 .counts([batch, layer.inputs, layer.outputs, taps, parts])
                 .factor(layer.scale)
                 .counts(values)
-                .count(len / (taps * layer.outputs))
+                .counts([len / (taps * layer.outputs), layer.locations()])
         });
         if let Some(sums) = delta.sums(layer.locations(), layer.outputs) {
             self.add_parts(layer.locations(), layer.outputs, sums, biases);

@@ -89,7 +89,11 @@ impl Tile {
 
     /// Work-groups of a product, as [`place_of`] counts them.
     pub(super) fn groups(self, locations: usize, batch: usize, columns: usize) -> usize {
-        locations * self.across(columns) * self.down(batch)
+        let places = locations * self.across(columns) * self.down(batch);
+        match self.units.alone() {
+            0 => places,
+            _ => places.div_ceil(cuda::WARPS),
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Parts {
     pub(super) cut: bool,
     /// How the next product's operand is to lie in memory.
     pub(super) result: Form,
+    /// Channels of a source panel where a warp makes a panel by itself; 0: work-groups do.
+    pub(super) alone: usize,
 }
 
 /// Values of a result below which the errors of two parts do not average out. Nor may they in narrow layers; those that
@@ -52,6 +54,7 @@ impl Units {
             exact,
             cut: whole && !exact && self.form(operands) != Form::Plain,
             result: Form::Plain,
+            alone: 0,
         })
     }
 
@@ -98,6 +101,14 @@ impl Units {
     /// Whether operands are cut in memory.
     pub(super) fn cuts(self) -> bool {
         matches!(self, Self::Cuda(Parts { cut: true, .. }))
+    }
+
+    /// Channels of a source panel where a warp makes a panel by itself, else 0.
+    pub(super) fn alone(self) -> usize {
+        match self {
+            Self::Cuda(parts) => parts.alone,
+            Self::Scalar | Self::Matrix => 0,
+        }
     }
 
     /// The same, with a result that lies in such a form.

@@ -1,8 +1,9 @@
 //! What a product walks over: a layer's wiring in one of its directions, and what the layer reads.
 
-use super::buffer::{GpuBuffer, Unfolding};
+use super::buffer::{Fragments, GpuBuffer, Unfolding};
+use super::cuda;
 use super::operands::{Form, Operands};
-use super::tile::{Direction, Tile};
+use super::tile::{Direction, MOST_ROWS, SIDE, Tile};
 use super::units::Units;
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
@@ -97,13 +98,39 @@ impl<'a> Walk<'a> {
     /// Weights and source panels as the product reads them.
     pub(super) fn operands(&self, weight: &GpuBuffer, input: &Input<'_>) -> [Span; 2] {
         let lengths = [self.layer.weights(), self.input_len()];
-        match self.tile.units.cuts() {
-            true => {
-                let form = self.tile.units.form(self.tile.operands);
-                [weight.cut(form, lengths[0]), input.cut(form, lengths[1])]
-            }
-            false => [weight.first(lengths[0]), input.buffer.first(lengths[1])],
+        let units = self.tile.units;
+        if !units.cuts() {
+            return [weight.first(lengths[0]), input.buffer.first(lengths[1])];
         }
+        let form = units.form(self.tile.operands);
+        let weight = match units.alone() {
+            0 => weight.cut(form, lengths[0]),
+            channels => weight.fragments(
+                form,
+                Fragments {
+                    taps: self.layer.wiring.taps(),
+                    channels,
+                    columns: self.ends()[3],
+                    backward: self.direction == Direction::Backward,
+                },
+            ),
+        };
+        [weight, input.cut(form, lengths[1])]
+    }
+
+    /// The same product with a warp for each panel, where channels are so few, and a panel's rows all of the minibatch.
+    pub(super) fn by_warps(mut self) -> Self {
+        let [_, channels, _, columns] = self.ends();
+        if let Units::Cuda(parts) = &mut self.tile.units
+            && parts.cut
+            && self.batch <= MOST_ROWS
+            && let Some(wide) = cuda::columns_of_a_warp(channels, columns)
+        {
+            parts.alone = channels;
+            self.tile.rows = self.batch.div_ceil(SIDE);
+            self.tile.columns = wide;
+        }
+        self
     }
 
     /// The same product, with a result that lies in such a form.

@@ -45,6 +45,7 @@ pub(super) enum Kernel {
     Pool(Form),
     Cut(Form),
     Unfold(Form),
+    Fragments(Form),
     Join(Form),
     Clear,
     Copy,

@@ -168,6 +168,7 @@ mod tests {
                 let tile = GradientTile {
                     inputs,
                     outputs,
+                    all_taps: 0,
                     operands,
                     units,
                 };

@@ -34,6 +34,10 @@ pub(super) const GRADIENT_GROUPS: usize = 264;
 pub(super) const BIAS_GROUPS: usize = 132;
 /// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
 const FEW_GROUPS: usize = 128;
+/// Most channels of what warps make alone.
+const MOST_ALONE: usize = 32;
+/// Warps of a work-group.
+pub(super) const WARPS: usize = 8;
 /// Offsets on a device are 32-bit numbers.
 const MOST_VALUES: u64 = u32::MAX as u64;
 
@@ -49,10 +53,32 @@ pub(super) fn columns_of_a_group(panels: usize, columns: usize, exact: bool) -> 
     width
 }
 
+/// Columns of a panel that a warp makes, if products of so many channels and columns are made by warps alone.
+pub(super) fn columns_of_a_warp(channels: usize, columns: usize) -> Option<usize> {
+    let few = matches!(channels, 8 | 16 | 32) && columns <= MOST_ALONE;
+    (few && columns.is_multiple_of(8)).then(|| half_or_whole(columns))
+}
+
+/// Inputs and outputs of the work-groups of a weight gradient of so many taps whose warps hold all of these, if it is
+/// made so.
+pub(super) fn sides_of_all_taps(channels: [usize; 2], taps: usize) -> Option<[usize; 2]> {
+    let few = channels.iter().all(|&c| c <= MOST_ALONE) && matches!(taps, 1 | 9);
+    few.then(|| channels.map(half_or_whole))
+}
+
+/// Rows of an instruction, or half of them where the channels, a multiple of eight, are no multiple of those.
+fn half_or_whole(channels: usize) -> usize {
+    if channels.is_multiple_of(16) { 16 } else { 8 }
+}
+
 /// Values of a sum of so many parts that a work-group adds: few where there are many parts, so that more threads share
 /// them.
 pub(super) fn values_added_by_a_group(parts: usize) -> usize {
-    if parts < 128 { 32 } else { 8 }
+    match parts {
+        ..=16 => 256,
+        17..128 => 32,
+        _ => 8,
+    }
 }
 
 /// Inputs and outputs of a weight gradient's work-groups.

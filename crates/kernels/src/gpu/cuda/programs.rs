@@ -8,7 +8,7 @@ use super::Kernel;
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 14] = [
     include_str!("source/work.cuh"),
     include_str!("source/activation.cuh"),
     include_str!("source/stage.cuh"),
@@ -16,10 +16,12 @@ const SHARED: [&str; 12] = [
     include_str!("source/sums.cuh"),
     include_str!("source/cut.cuh"),
     include_str!("source/product.cuh"),
+    include_str!("source/warp.cuh"),
     include_str!("source/panel.cuh"),
     include_str!("source/recurrent.cuh"),
     include_str!("source/gradient.cuh"),
     include_str!("source/gradients.cuh"),
+    include_str!("source/warp_gradient.cuh"),
     include_str!("source/elementwise.cuh"),
 ];
 
@@ -128,7 +130,13 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
         "Product"
     };
     let (precision, way) = (precision(tile.operands, tile.units), way(direction));
-    let product = format!("{kind}<{columns}, {precision}, {way}>");
+    let product = match tile.units.alone() {
+        0 => format!("{kind}<{columns}, {precision}, {way}>"),
+        channels => format!(
+            "WarpProduct<{channels}, {columns}, {}, {precision}>",
+            tile.rows
+        ),
+    };
     let function = match activation {
         Some(activation) => format!("{name}<{product}, {}>", sigma(activation)),
         None => format!("{name}<{product}>"),
@@ -138,6 +146,7 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
         shared: format!("({product}::SHARED)"),
         // Registers allow so many.
         together: match (columns, tile.units.cuts()) {
+            _ if tile.units.alone() > 0 => 1,
             (128.., false) => 1,
             (32.., _) => 2,
             _ => 3,
@@ -170,6 +179,17 @@ pub(super) fn source(kernel: Kernel) -> Source {
         Kernel::GradientPart(tile, _) => {
             let (inputs, outputs) = (tile.inputs, tile.outputs);
             let precision = precision(tile.operands, tile.units);
+            if tile.all_taps > 0 {
+                let sum = format!(
+                    "WarpGradient<{inputs}, {outputs}, {}, {precision}>",
+                    tile.all_taps
+                );
+                return Source {
+                    function: format!("gradient_of_all_taps<{inputs}, {outputs}, {sum}>"),
+                    shared: format!("({sum}::SHARED)"),
+                    together: 1,
+                };
+            }
             let sum = format!(
                 "Gradient<{inputs}, {outputs}, {precision}, {}>",
                 tile.units.cuts()
@@ -193,6 +213,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
         Kernel::Pool(_) => elementwise("pool"),
         Kernel::Cut(_) => elementwise("cut"),
         Kernel::Unfold(_) => elementwise("unfold"),
+        Kernel::Fragments(_) => elementwise("fragments"),
         Kernel::Join(_) => elementwise("join"),
         Kernel::Clear => elementwise("clear"),
         Kernel::Copy => elementwise("copy"),
@@ -235,6 +256,7 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
         | Kernel::BiasPart(of)
         | Kernel::Cut(of)
         | Kernel::Unfold(of)
+        | Kernel::Fragments(of)
         | Kernel::Join(of) => form(of, 32),
         _ => 0,
     }

@@ -40,26 +40,30 @@ DEVICE void unfold(const Arguments &given) {
     const u32 *starts = given.links + words[3];
     const u32 *pairs = starts + locations + 1;
     const float *input = given.heap + words[1] + (u64)b * channels;
-    u32 link = starts[location], end = starts[location + 1];
+    u32 first = starts[location], end = starts[location + 1], taps = words[8];
+    bool whole = end - first == taps;
     u32 tap = k / channels, channel = k % channels;
-    Planes planes = planes_of(given.heap + words[2], count);
+    // The link of a tap is found once for all its channels; then all values are read.
+    const float *from[UNFOLDED];
 #pragma unroll
-    for (u32 two = 0; two < UNFOLDED; two += 2) {
-        float value[2];
-#pragma unroll
-        for (u32 e = 0; e < 2; e++) {
-            while (link < end && pairs[2 * link] < tap) link++;
-            value[e] = 0.0f;
-            if (link < end && pairs[2 * link] == tap)
-                value[e] = input[(u64)pairs[2 * link + 1] * batch * channels + channel];
-            if (++channel == channels) {
-                channel = 0;
-                tap++;
-            }
+    for (u32 n = 0; n < UNFOLDED; n++) {
+        if (n > 0 && channel > 0) {
+            from[n] = from[n - 1] ? from[n - 1] + 1 : nullptr;
+        } else {
+            u32 link = whole ? first + tap : first;
+            while (!whole && link < end && pairs[2 * link] < tap) link++;
+            bool there = tap < taps && link < end && (whole || pairs[2 * link] == tap);
+            from[n] = there ? input + (u64)pairs[2 * link + 1] * batch * channels + channel : nullptr;
         }
-        if (given.variant & TWO_PARTS) put_two<2>(planes, at + two, value[0], value[1]);
-        else put_two<1>(planes, at + two, value[0], value[1]);
+        if (++channel == channels) {
+            channel = 0;
+            tap++;
+        }
     }
+    float value[UNFOLDED];
+#pragma unroll
+    for (u32 n = 0; n < UNFOLDED; n++) value[n] = from[n] ? *from[n] : 0.0f;
+    put_eight(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
 }
 
 /// Words of a joining: groups, parts, values, count. Writes the values of parts.

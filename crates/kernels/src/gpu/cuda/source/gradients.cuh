@@ -1,8 +1,8 @@
 // Weight and bias gradients as kernels.
 
 /// Words of a gradient: groups, input, delta, links, out, batch, inputs, outputs, taps, parts, scale, values of the input
-/// and of delta, rows of the result: inputs but for those that stand for none.
-constexpr u32 GRADIENT_WORDS = 14;
+/// and of delta, rows of the result: inputs but for those that stand for none, locations.
+constexpr u32 GRADIENT_WORDS = 15;
 
 /// `out[part, tap, input, output] = scale · Σ a(source)ᵀ delta(destination)` over the part's links of the tap.
 template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Arguments &given) {
@@ -74,6 +74,9 @@ DEVICE void bias_part(const Arguments &given) {
     }
 }
 
+/// Parts that a thread reads at once.
+constexpr u32 READ_AT_ONCE = 8;
+
 /// Words of a sum of parts: groups, parts, out, number of parts, values of one, values that a work-group adds.
 /// `out[i] = Σ_part parts[part, i]`.
 DEVICE void add_parts(const Arguments &given) {
@@ -86,8 +89,16 @@ DEVICE void add_parts(const Arguments &given) {
     const float *parts = given.heap + words[1];
     float sum = 0.0f;
     if (at < len)
-#pragma unroll 8
-        for (u32 part = row; part < count; part += rows) sum += parts[(u64)part * len + at];
+        for (u32 first = row; first < count; first += READ_AT_ONCE * rows) {
+            float values[READ_AT_ONCE];
+#pragma unroll
+            for (u32 n = 0; n < READ_AT_ONCE; n++) {
+                u32 part = first + n * rows;
+                values[n] = part < count ? parts[(u64)part * len + at] : 0.0f;
+            }
+#pragma unroll
+            for (u32 n = 0; n < READ_AT_ONCE; n++) sum += values[n];
+        }
     shared[thread()] = sum;
     barrier();
     if (row > 0 || at >= len) return;

@@ -8,7 +8,7 @@ template <class Product> DEVICE void product(const Arguments &given) {
     const u32 *words = item(given, 1 + WALK_WORDS + 2);
     if (group() >= words[0]) return;
     Product product;
-    product.start(given, words + 1);
+    if (!product.start(given, words + 1)) return;
     product.accumulate();
     float *out = given.heap + words[1 + WALK_WORDS];
     const float *bias = given.heap + words[2 + WALK_WORDS];
@@ -25,7 +25,7 @@ template <class Product> DEVICE void product(const Arguments &given) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
                 const float *sum = product.sums[i][j] + 2 * half;
-                product.write_two(out, product.row(i, half), column, scale * sum[0] + shift[0],
+                product.write_two(out, i, half, j, scale * sum[0] + shift[0],
                                   scale * sum[1] + shift[1]);
             }
     }
@@ -36,14 +36,14 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
     const u32 *words = item(given, 1 + WALK_WORDS + 4);
     if (group() >= words[0]) return;
     Product product;
-    product.start(given, words + 1);
+    if (!product.start(given, words + 1)) return;
     product.accumulate();
     words += 1 + WALK_WORDS;
     float *z = given.heap + words[0];
     float *a = given.heap + words[1];
     float *inverse_deviation = given.heap + words[2];
     const float *bias = given.heap + words[3];
-    u32 columns = product.walk.columns, batch = product.walk.batch;
+    u32 columns = product.walk.columns;
     float scale = product.walk.scale;
     float means[1][Product::ACROSS][2];
 #pragma unroll
@@ -59,7 +59,7 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
                 for (u32 half = 0; half < 2; half++) {
                     float &sum = product.sums[i][j][2 * half + e];
                     sum = scale * sum + shift;
-                    if (product.row(i, half) < batch) means[0][j][e] += sum;
+                    if (product.holds(i, half)) means[0][j][e] += sum;
                 }
         }
     bool cut = given.variant & CUT_OUT;
@@ -77,7 +77,7 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
                     for (u32 half = 0; half < 2; half++) {
                         float &sum = product.sums[i][j][2 * half + e];
                         sum -= means[0][j][e];
-                        if (product.row(i, half) < batch) squares[0][j][e] += sum * sum;
+                        if (product.holds(i, half)) squares[0][j][e] += sum * sum;
                     }
             }
         product.mean_over_rows(squares);
@@ -101,22 +101,46 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
         for (u32 half = 0; half < 2; half++)
 #pragma unroll
             for (u32 j = 0; j < product.ACROSS; j++) {
-                u32 row = product.row(i, half), column = product.column(j);
                 const float *sum = product.sums[i][j] + 2 * half;
-                if (!(given.variant & NO_Z)) product.write_two(z, row, column, sum[0], sum[1]);
-                product.write_form(a, row, column, activate<A>(sum[0]), activate<A>(sum[1]), cut);
+                if (!(given.variant & NO_Z)) product.write_two(z, i, half, j, sum[0], sum[1]);
+                product.write_form(a, i, half, j, activate<A>(sum[0]), activate<A>(sum[1]), cut);
             }
 }
 
+/// The values of a panel that lie where a thread's sums do.
+template <class Product> struct Values {
+    float at[Product::DOWN][Product::ACROSS][4];
+
+    METHOD void read(const Product &product, const float *from) {
+#pragma unroll
+        for (u32 i = 0; i < Product::DOWN; i++)
+#pragma unroll
+            for (u32 half = 0; half < 2; half++)
+#pragma unroll
+                for (u32 j = 0; j < Product::ACROSS; j++) {
+                    float two[2];
+                    product.read_two(from, i, half, j, two);
+                    at[i][j][2 * half] = two[0];
+                    at[i][j][2 * half + 1] = two[1];
+                }
+    }
+};
+
 /// normᵀ of a panel of ψ, which stands in the product's sums, with the statistics of the network whose z, inverse
-/// deviations, delta and sums of delta's columns the words name.
-template <class Product> DEVICE void land(const Arguments &given, Product &product, const u32 *words) {
+/// deviations, delta and sums of delta's columns the words name. `z` are the values of its z, if they are at hand.
+template <class Product>
+DEVICE void land(const Arguments &given, Product &product, const u32 *words, const Values<Product> *values) {
     const float *z = given.heap + words[0];
     const float *inverse_deviation = given.heap + words[1];
     float *delta = given.heap + words[2];
     float *sums = given.heap + words[3];
     bool normalised = given.variant & NORMALISED;
     bool cut = given.variant & CUT_OUT;
+    auto z_at = [&](u32 i, u32 half, u32 j, float(&to)[2]) {
+        if (!values) return product.read_two(z, i, half, j, to);
+        to[0] = values->at[i][j][2 * half];
+        to[1] = values->at[i][j][2 * half + 1];
+    };
     // Of ψ, and of its products with z.
     float means[2][Product::ACROSS][2];
 #pragma unroll
@@ -131,7 +155,7 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
 #pragma unroll
                 for (u32 j = 0; j < Product::ACROSS; j++) {
                     float at[2];
-                    product.read_two(z, product.row(i, half), product.column(j), at);
+                    z_at(i, half, j, at);
 #pragma unroll
                     for (u32 e = 0; e < 2; e++) {
                         float psi = product.sums[i][j][2 * half + e];
@@ -155,9 +179,8 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
         for (u32 i = 0; i < Product::DOWN; i++)
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                u32 row = product.row(i, half);
                 float at[2] = {0.0f, 0.0f};
-                if (normalised) product.read_two(z, row, column, at);
+                if (normalised) z_at(i, half, j, at);
                 float value[2];
 #pragma unroll
                 for (u32 e = 0; e < 2; e++)
@@ -165,8 +188,8 @@ template <class Product> DEVICE void land(const Arguments &given, Product &produ
                                (product.sums[i][j][2 * half + e] - means[0][j][e] - at[e] * means[1][j][e]);
                 // Rows beyond the panel's are no part of the sums of its columns.
 #pragma unroll
-                for (u32 e = 0; e < 2; e++) total[0][j][e] += row < product.walk.batch ? value[e] : 0.0f;
-                product.write_form(delta, row, column, value[0], value[1], cut);
+                for (u32 e = 0; e < 2; e++) total[0][j][e] += product.holds(i, half) ? value[e] : 0.0f;
+                product.write_form(delta, i, half, j, value[0], value[1], cut);
             }
     }
     product.sum_over_rows(total);
@@ -179,25 +202,21 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
     const u32 *words = item(given, 1 + WALK_WORDS + 8);
     if (group() >= words[0]) return;
     Product product;
-    product.start(given, words + 1);
+    if (!product.start(given, words + 1)) return;
     product.accumulate();
     words += 1 + WALK_WORDS;
-    const float *path_z = given.heap + words[0];
+    Values<Product> z;
+    z.read(product, given.heap + words[0]);
 #pragma unroll
     for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
-        for (u32 half = 0; half < 2; half++)
+        for (u32 j = 0; j < product.ACROSS; j++)
 #pragma unroll
-            for (u32 j = 0; j < product.ACROSS; j++) {
-                float z[2];
-                product.read_two(path_z, product.row(i, half), product.column(j), z);
-#pragma unroll
-                for (u32 e = 0; e < 2; e++) {
-                    float &psi = product.sums[i][j][2 * half + e];
-                    psi = slope<A>(z[e]) * (product.walk.scale * psi);
-                }
+            for (u32 k = 0; k < 4; k++) {
+                float &psi = product.sums[i][j][k];
+                psi = product.holds(i, k / 2) ? slope<A>(z.at[i][j][k]) * (product.walk.scale * psi) : 0.0f;
             }
-    u32 networks = given.variant & LOCAL ? 2 : 1;
-#pragma unroll 1
-    for (u32 network = 0; network < networks; network++) land(given, product, words + 4 * network);
+    // Where registers are few, it is read again.
+    land(given, product, words, Product::KEEPS ? &z : nullptr);
+    if (given.variant & LOCAL) land<Product>(given, product, words + 4, nullptr);
 }

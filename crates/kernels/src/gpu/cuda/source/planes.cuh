@@ -1,6 +1,11 @@
 // Cut arrays: what products read lies in memory as parts of bf16, all first parts and then, for f32, all second ones, in
 // the bytes of as many values of f32 or half of them.
 
+/// Neighbouring values of a thread, two to a word.
+template <u32 Count> struct alignas(4 * Count) Words {
+    u32 word[Count];
+};
+
 /// A cut array of so many values.
 struct Planes {
     u16 *first;
@@ -16,6 +21,22 @@ template <u32 Parts> DEVICE void put_two(Planes planes, u64 at, float first, flo
     if (Parts == 1) return;
     u32 left = pack_bf16(what_is_left(first, packed << 16), what_is_left(second, packed & 0xffff0000u));
     *reinterpret_cast<u32 *>(planes.first + planes.values + at) = left;
+}
+
+/// Writes eight values, the first of them in a place that is a multiple of eight.
+DEVICE void put_eight(Planes planes, u64 at, float (&values)[8], bool two_parts) {
+#pragma unroll
+    for (u32 part = 0; part < 2; part++) {
+        if (part == 1 && !two_parts) return;
+        Words<4> words;
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            words.word[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
+            values[2 * i] = what_is_left(values[2 * i], words.word[i] << 16);
+            values[2 * i + 1] = what_is_left(values[2 * i + 1], words.word[i] & 0xffff0000u);
+        }
+        *reinterpret_cast<Words<4> *>(planes.first + part * planes.values + at) = words;
+    }
 }
 
 /// Writes one value.

@@ -6,7 +6,7 @@ template <class Product, Activation A> DEVICE void recur_step(const Arguments &g
     const u32 *words = item(given, 1 + WALK_WORDS + 2);
     if (group() >= words[0]) return;
     Product product;
-    product.start(given, words + 1);
+    if (!product.start(given, words + 1)) return;
     product.accumulate();
     float *z = given.heap + words[1 + WALK_WORDS];
     float *state = given.heap + words[2 + WALK_WORDS];
@@ -16,13 +16,12 @@ template <class Product, Activation A> DEVICE void recur_step(const Arguments &g
         for (u32 half = 0; half < 2; half++)
 #pragma unroll
             for (u32 j = 0; j < product.ACROSS; j++) {
-                u32 row = product.row(i, half), column = product.column(j);
                 float value[2];
-                product.read_two(z, row, column, value);
+                product.read_two(z, i, half, j, value);
 #pragma unroll
                 for (u32 e = 0; e < 2; e++) value[e] += product.walk.scale * product.sums[i][j][2 * half + e];
-                product.write_two(z, row, column, value[0], value[1]);
-                product.write_two(state, row, column, activate<A>(value[0]), activate<A>(value[1]));
+                product.write_two(z, i, half, j, value[0], value[1]);
+                product.write_two(state, i, half, j, activate<A>(value[0]), activate<A>(value[1]));
             }
 }
 
@@ -33,7 +32,7 @@ template <class Product, Activation A> DEVICE void feedback_step(const Arguments
     const u32 *words = item(given, 1 + WALK_WORDS + 6);
     if (group() >= words[0]) return;
     Product product;
-    product.start(given, words + 1);
+    if (!product.start(given, words + 1)) return;
     if (!(given.variant & LAST)) product.accumulate();
     words += 1 + WALK_WORDS;
     const float *signal = given.heap + words[0];
@@ -48,19 +47,18 @@ template <class Product, Activation A> DEVICE void feedback_step(const Arguments
         for (u32 half = 0; half < 2; half++)
 #pragma unroll
             for (u32 j = 0; j < product.ACROSS; j++) {
-                u32 row = product.row(i, half), column = product.column(j);
                 float arrived[2], z[2], own[2];
 #pragma unroll
                 for (u32 e = 0; e < 2; e++) arrived[e] = product.walk.scale * product.sums[i][j][2 * half + e];
-                product.write_two(carried, row, column, arrived[0], arrived[1]);
+                product.write_two(carried, i, half, j, arrived[0], arrived[1]);
                 if (given.variant & FIRST) continue;
-                product.read_two(path_z, row, column, z);
-                product.read_two(signal, row, column, own);
-                product.write_two(delta, row, column, slope<A>(z[0]) * (own[0] + arrived[0]),
+                product.read_two(path_z, i, half, j, z);
+                product.read_two(signal, i, half, j, own);
+                product.write_two(delta, i, half, j, slope<A>(z[0]) * (own[0] + arrived[0]),
                                   slope<A>(z[1]) * (own[1] + arrived[1]));
                 if (given.variant & LOCAL) {
-                    product.read_two(local_z, row, column, z);
-                    product.write_two(local_delta, row, column, slope<A>(z[0]) * arrived[0],
+                    product.read_two(local_z, i, half, j, z);
+                    product.write_two(local_delta, i, half, j, slope<A>(z[0]) * arrived[0],
                                       slope<A>(z[1]) * arrived[1]);
                 }
             }

@@ -6,17 +6,20 @@ enum class Direction { Forward, Backward };
 /// Most rows that a work-group holds.
 constexpr u32 MOST_ROWS = 128;
 
-/// The sums of a work-group, `MOST_ROWS` × `Columns`, and how its warps share them.
-template <u32 Columns, Precision P> struct Sums {
+/// The sums of a work-group, `MOST_ROWS` × `Columns`, and how its warps share them; or, with `Alone`, those of a warp,
+/// so many pieces of rows, which are all of a panel's.
+template <u32 Columns, Precision P, u32 Alone = 0> struct Sums {
     static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
-    static constexpr u32 WARPS_ACROSS = Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
-    static constexpr u32 WARPS_DOWN = WARPS / WARPS_ACROSS;
+    static constexpr u32 WARPS_ACROSS = Alone ? 1 : Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
+    static constexpr u32 WARPS_DOWN = Alone ? 1 : WARPS / WARPS_ACROSS;
     /// Pieces of a warp, down and across: every `WARPS_DOWN`-th row of pieces, so that few rows are all warps' work.
-    static constexpr u32 DOWN = MOST_ROWS / ROWS / WARPS_DOWN;
+    static constexpr u32 DOWN = Alone ? Alone : MOST_ROWS / ROWS / WARPS_DOWN;
     static constexpr u32 ACROSS = Columns / COLUMNS / WARPS_ACROSS;
+    /// Whether there are registers for a second panel's values.
+    static constexpr bool KEEPS = Alone > 0;
     /// Values that warps exchange when they add columns: two quantities, twice, so that the next sum need not wait until
     /// all have read the last.
-    static constexpr u32 EXCHANGED = 4 * WARPS_DOWN * Columns;
+    static constexpr u32 EXCHANGED = Alone ? 0 : 4 * WARPS_DOWN * Columns;
     /// Bytes of shared memory of that, at its start.
     static constexpr u32 EXCHANGE = EXCHANGED * 4;
 
@@ -30,8 +33,8 @@ template <u32 Columns, Precision P> struct Sums {
     /// Whether the second half of the exchange is next.
     u32 turn;
 
-    static METHOD u32 warp_down() { return thread() / LANES / WARPS_ACROSS; }
-    static METHOD u32 warp_across() { return thread() / LANES % WARPS_ACROSS; }
+    static METHOD u32 warp_down() { return Alone ? 0 : thread() / LANES / WARPS_ACROSS; }
+    static METHOD u32 warp_across() { return Alone ? 0 : thread() / LANES % WARPS_ACROSS; }
 
     /// Row, among the panel's, of sum `half` of the `i`-th piece down.
     METHOD u32 row(u32 i, u32 half) const {
@@ -43,9 +46,15 @@ template <u32 Columns, Precision P> struct Sums {
         return at.first_column + (warp_across() * ACROSS + j) * COLUMNS + thread() % 4 * 2;
     }
 
-    /// Where a value of the panel lies.
-    METHOD u64 index(u32 row, u32 column) const {
-        return (u64)(at.location * walk.batch + row) * walk.columns + column;
+    /// Whether the panel has that row: a warp alone has as few pieces as hold all rows, and columns for all its pieces.
+    METHOD bool holds(u32 i, u32 half) const { return (Alone && i + 1 < DOWN) || row(i, half) < walk.batch; }
+    METHOD bool holds(u32 i, u32 half, u32 j) const { return holds(i, half) && (Alone || column(j) < walk.columns); }
+    /// Whether columns come in twos.
+    METHOD bool even() const { return Alone || walk.columns % 2 == 0; }
+
+    /// Where the first of two sums lies in an array of panels.
+    METHOD u32 index(u32 i, u32 half, u32 j) const {
+        return (at.location * walk.batch + row(i, half)) * walk.columns + column(j);
     }
 
     /// Whether the `i`-th piece down has rows.
@@ -53,38 +62,38 @@ template <u32 Columns, Precision P> struct Sums {
         return at.first_row + (i * WARPS_DOWN + warp_down()) * ROWS < walk.batch;
     }
 
-    /// Two values side by side, of which the second may lie outside.
-    METHOD void read_two(const float *from, u32 row, u32 column, float (&to)[2]) const {
+    /// Two values at the place of two sums, of which the second may lie outside.
+    METHOD void read_two(const float *from, u32 i, u32 half, u32 j, float (&to)[2]) const {
         to[0] = to[1] = 0.0f;
-        if (row >= walk.batch || column >= walk.columns) return;
-        u64 place = index(row, column);
-        if (walk.columns % 2 == 0) {
+        if (!holds(i, half, j)) return;
+        u32 place = index(i, half, j);
+        if (even()) {
             Two both = *reinterpret_cast<const Two *>(from + place);
             to[0] = both.value[0];
             to[1] = both.value[1];
             return;
         }
         to[0] = from[place];
-        if (column + 1 < walk.columns) to[1] = from[place + 1];
+        if (column(j) + 1 < walk.columns) to[1] = from[place + 1];
     }
 
-    METHOD void write_two(float *to, u32 row, u32 column, float first, float second) const {
-        if (row >= walk.batch || column >= walk.columns) return;
-        u64 place = index(row, column);
-        if (walk.columns % 2 == 0) {
+    METHOD void write_two(float *to, u32 i, u32 half, u32 j, float first, float second) const {
+        if (!holds(i, half, j)) return;
+        u32 place = index(i, half, j);
+        if (even()) {
             *reinterpret_cast<Two *>(to + place) = {{first, second}};
             return;
         }
         to[place] = first;
-        if (column + 1 < walk.columns) to[place + 1] = second;
+        if (column(j) + 1 < walk.columns) to[place + 1] = second;
     }
 
     /// The same of what is cut if it is to be.
-    METHOD void write_form(float *to, u32 row, u32 column, float first, float second, bool cut) const {
-        if (!cut) return write_two(to, row, column, first, second);
-        if (row >= walk.batch || column >= walk.columns) return;
+    METHOD void write_form(float *to, u32 i, u32 half, u32 j, float first, float second, bool cut) const {
+        if (!cut) return write_two(to, i, half, j, first, second);
+        if (!holds(i, half, j)) return;
         u64 values = (u64)walk.locations * walk.batch * walk.columns;
-        put_two<PARTS_OUT>(planes_of(to, values), index(row, column), first, second);
+        put_two<PARTS_OUT>(planes_of(to, values), index(i, half, j), first, second);
     }
 
     /// The link and channel `terms` after the next.
@@ -97,15 +106,23 @@ template <u32 Columns, Precision P> struct Sums {
         }
     }
 
-    /// A work-group's place and no sums yet; `words` are those of the item's walk.
-    METHOD void start(const Arguments &given, const u32 *words) {
+    /// A work-group's or a warp's place and no sums yet; `words` are those of the item's walk. Whether there is a place.
+    METHOD bool start(const Arguments &given, const u32 *words) {
         walk = read_walk(given, words);
-        at = place_of(group(), walk, MOST_ROWS, Columns);
+        if constexpr (Alone) {
+            // Warps of one panel are neighbours.
+            u32 across = walk.columns / Columns, number = group() * WARPS + thread() / LANES;
+            at = {number / across, 0, number % across * Columns};
+            if (at.location >= walk.locations) return false;
+        } else {
+            at = place_of(group(), walk, MOST_ROWS, Columns);
+        }
         clear_sums(sums);
         u32 first_link = walk.links[at.location];
         links = walk.links[at.location + 1] - first_link;
         pairs = walk.links + walk.locations + 1 + 2 * first_link;
         link = channel = turn = 0;
+        return true;
     }
 
     /// Replaces partial sums of columns, of one or two quantities, by sums over all of the panel's rows.
@@ -123,8 +140,10 @@ template <u32 Columns, Precision P> struct Sums {
                     float sum = columns[q][j][e];
 #pragma unroll
                     for (int mask = 4; mask < 32; mask *= 2) sum += shuffle_xor(sum, mask);
-                    if (lane < 4) shared[(q * WARPS_DOWN + warp_down()) * Columns + first + j * COLUMNS + e] = sum;
+                    if constexpr (Alone) columns[q][j][e] = sum;
+                    else if (lane < 4) shared[(q * WARPS_DOWN + warp_down()) * Columns + first + j * COLUMNS + e] = sum;
                 }
+        if constexpr (Alone) return;
         barrier();
 #pragma unroll
         for (u32 q = 0; q < Quantities; q++)
