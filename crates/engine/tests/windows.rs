@@ -29,7 +29,7 @@ fn device() -> Option<GpuBackend> {
 fn cuda() -> Option<GpuBackend> {
     let backend = GpuBackend::open(GpuApi::Cuda, None)
         .map_err(|e| e.to_string())
-        .or_else(|_| GpuBackend::emulated("c++".as_ref()));
+        .or_else(|_| GpuBackend::emulated("c++".as_ref(), true));
     found(backend.map(|backend| backend.rounding(Operands::F32)))
 }
 

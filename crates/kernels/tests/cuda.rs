@@ -18,6 +18,8 @@ fn device() -> Option<GpuBackend> {
     let compiler = std::env::var_os("CXX").map_or_else(|| PathBuf::from("c++"), PathBuf::from);
     let found = GpuBackend::open(GpuApi::Cuda, None)
         .map_err(|e| e.to_string())
-        .or_else(|e| GpuBackend::emulated(&compiler).map_err(|other| format!("{e}; {other}")));
+        .or_else(|e| {
+            GpuBackend::emulated(&compiler, true).map_err(|other| format!("{e}; {other}"))
+        });
     suite::found(found.map(|backend| backend.rounding(Operands::F32)))
 }

@@ -43,9 +43,6 @@ impl Layout {
     }
 }
 
-/// Values that a thread unfolds: `UNFOLDED` in `cuda/source/elementwise.cuh`, of which rows have a multiple.
-const UNFOLDED: usize = 8;
-
 /// What products read instead of a buffer's plain values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -228,7 +225,7 @@ impl GpuBuffer {
         let of = unfolding;
         let len = of.locations * of.batch * of.wide;
         let unfold = |to: Span, from: Span| {
-            Item::new(Kernel::Unfold(form), groups_of(len / UNFOLDED))
+            Item::new(Kernel::Unfold(form), groups_of(of.locations * of.batch))
                 .reads(from)
                 .writes(to)
                 .count(of.links)

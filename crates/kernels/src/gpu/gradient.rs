@@ -25,6 +25,7 @@ pub(super) struct GradientTile {
 impl GradientTile {
     /// The tile for so many inputs and outputs. In CUDA's own kernels, its sides are those of the work-group.
     pub(super) fn new(inputs: usize, outputs: usize, operands: Operands, units: Units) -> Self {
+        let units = units.in_groups([inputs, outputs], cuda::GRADIENT_OF_GROUPS);
         let [inputs, outputs] = match units {
             Units::Cuda(_) => cuda::sides_of_a_gradient(inputs, outputs),
             Units::Scalar | Units::Matrix => [inputs, outputs].map(columns_a_thread),

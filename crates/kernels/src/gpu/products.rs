@@ -149,7 +149,7 @@ impl GpuBackend {
             (Norm::None, Activation::Linear) => Form::Plain,
             _ => self.units.result(self.operands, layer.outputs),
         };
-        let walk = walk.giving(result).by_warps();
+        let walk = walk.giving(result).of_whole_panels();
         let kernel = Kernel::ForwardPanel {
             tile: walk.tile,
             arrival: arrival(layer),
@@ -191,7 +191,7 @@ impl GpuBackend {
             return;
         }
         let result = self.units.result(self.operands, port.outputs);
-        let walk = walk.giving(result).by_warps();
+        let walk = walk.giving(result).of_whole_panels();
         let kernel = Kernel::FeedbackPanel {
             tile: walk.tile,
             direction: walk.direction,

@@ -4,7 +4,7 @@ use super::cuda;
 use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
 use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
-use super::units::{Parts, Units};
+use super::units::{By, Panels, Parts, Units};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -90,9 +90,9 @@ impl Tile {
     /// Work-groups of a product, as [`place_of`] counts them.
     pub(super) fn groups(self, locations: usize, batch: usize, columns: usize) -> usize {
         let places = locations * self.across(columns) * self.down(batch);
-        match self.units.alone() {
-            0 => places,
-            _ => places.div_ceil(cuda::WARPS),
+        match self.units.by() {
+            By::Panels(Panels { warps, .. }) => places.div_ceil(warps),
+            By::Pieces | By::Groups => places,
         }
     }
 }

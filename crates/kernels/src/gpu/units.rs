@@ -30,8 +30,30 @@ pub(super) struct Parts {
     pub(super) cut: bool,
     /// How the next product's operand is to lie in memory.
     pub(super) result: Form,
-    /// Channels of a source panel where a warp makes a panel by itself; 0: work-groups do.
-    pub(super) alone: usize,
+    /// Whether the device has instructions of groups of warps (Hopper's wgmma).
+    pub(super) groups: bool,
+    pub(super) by: By,
+}
+
+/// How the warps of a work-group share its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum By {
+    /// Pieces of a panel for each, by the instruction of a warp.
+    #[default]
+    Pieces,
+    /// Rows of a panel for each, by the instruction of a group of warps.
+    Groups,
+    /// Panels for each.
+    Panels(Panels),
+}
+
+/// Work-groups whose warps make panels by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Panels {
+    /// Channels of a source panel.
+    pub(super) channels: usize,
+    /// Warps of a work-group.
+    pub(super) warps: usize,
 }
 
 /// Values of a result below which the errors of two parts do not average out. Nor may they in narrow layers; those that
@@ -45,7 +67,7 @@ const TOGETHER: usize = 8;
 impl Units {
     /// What multiplies such operands where a result has so many values, and the operands channels side by side.
     pub(super) fn of(self, operands: Operands, values: usize, channels: [usize; 2]) -> Self {
-        let Self::Cuda(_) = self else {
+        let Self::Cuda(device) = self else {
             return self;
         };
         let whole = channels.iter().all(|c| c.is_multiple_of(TOGETHER));
@@ -54,7 +76,8 @@ impl Units {
             exact,
             cut: whole && !exact && self.form(operands) != Form::Plain,
             result: Form::Plain,
-            alone: 0,
+            groups: device.groups,
+            by: By::Pieces,
         })
     }
 
@@ -103,11 +126,26 @@ impl Units {
         matches!(self, Self::Cuda(Parts { cut: true, .. }))
     }
 
-    /// Channels of a source panel where a warp makes a panel by itself, else 0.
-    pub(super) fn alone(self) -> usize {
+    /// How warps share the work of CUDA's kernels.
+    pub(super) fn by(self) -> By {
         match self {
-            Self::Cuda(parts) => parts.alone,
-            Self::Scalar | Self::Matrix => 0,
+            Self::Cuda(parts) => parts.by,
+            Self::Scalar | Self::Matrix => By::Pieces,
+        }
+    }
+
+    /// The same, of warps in groups where the device has such and the work's sides are multiples of what these take.
+    pub(super) fn in_groups(self, sides: [usize; 2], multiple: usize) -> Self {
+        match self {
+            Self::Cuda(parts)
+                if parts.groups
+                    && parts.cut
+                    && sides.iter().all(|side| side.is_multiple_of(multiple)) =>
+            {
+                let by = By::Groups;
+                Self::Cuda(Parts { by, ..parts })
+            }
+            other => other,
         }
     }
 

@@ -3,8 +3,8 @@
 use super::buffer::{Fragments, GpuBuffer, Unfolding};
 use super::cuda;
 use super::operands::{Form, Operands};
-use super::tile::{Direction, MOST_ROWS, SIDE, Tile};
-use super::units::Units;
+use super::tile::{Direction, SIDE, Tile};
+use super::units::{By, Panels, Units};
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
 use crate::Layer;
@@ -103,32 +103,40 @@ impl<'a> Walk<'a> {
             return [weight.first(lengths[0]), input.buffer.first(lengths[1])];
         }
         let form = units.form(self.tile.operands);
-        let weight = match units.alone() {
-            0 => weight.cut(form, lengths[0]),
-            channels => weight.fragments(
-                form,
-                Fragments {
+        let weight = match units.by() {
+            By::Panels(Panels { channels, .. }) => {
+                let fragments = Fragments {
                     taps: self.layer.wiring.taps(),
                     channels,
                     columns: self.ends()[3],
                     backward: self.direction == Direction::Backward,
-                },
-            ),
+                };
+                weight.fragments(form, fragments)
+            }
+            By::Pieces | By::Groups => weight.cut(form, lengths[0]),
         };
         [weight, input.cut(form, lengths[1])]
     }
 
-    /// The same product with a warp for each panel, where channels are so few, and a panel's rows all of the minibatch.
-    pub(super) fn by_warps(mut self) -> Self {
-        let [_, channels, _, columns] = self.ends();
-        if let Units::Cuda(parts) = &mut self.tile.units
-            && parts.cut
-            && self.batch <= MOST_ROWS
-            && let Some(wide) = cuda::columns_of_a_warp(channels, columns)
+    /// The same product, whose work-groups hold all rows of a panel: with a warp for each panel where channels are few, by
+    /// groups of warps where they are many.
+    pub(super) fn of_whole_panels(mut self) -> Self {
+        let [_, channels, locations, columns] = self.ends();
+        let tile = &mut self.tile;
+        let Units::Cuda(parts) = &mut tile.units else {
+            return self;
+        };
+        if parts.cut
+            && let Some([wide, warps]) = cuda::columns_and_warps(locations, channels, columns)
         {
-            parts.alone = channels;
-            self.tile.rows = self.batch.div_ceil(SIDE);
-            self.tile.columns = wide;
+            parts.by = By::Panels(Panels { channels, warps });
+            tile.rows = self.batch.div_ceil(SIDE);
+            tile.columns = wide;
+        } else if tile.columns >= cuda::BLOCK {
+            tile.units = tile.units.in_groups([channels, columns], cuda::BLOCK);
+            if columns % tile.columns > 0 && tile.units.by() == By::Groups {
+                tile.columns = cuda::BLOCK;
+            }
         }
         self
     }

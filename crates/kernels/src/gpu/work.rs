@@ -157,6 +157,8 @@ pub(super) struct Launch {
     pub(super) items: usize,
     /// Where the first item's words stand.
     pub(super) first_word: usize,
+    /// The earlier launches of the plan that leave what these items find.
+    pub(super) after: Vec<usize>,
 }
 
 /// Launches in order, and the words of all their items.
@@ -172,6 +174,7 @@ const MOST_ITEMS: usize = 32_768;
 /// Orders items so that each finds what earlier ones left, and no later one has overwritten it.
 pub(super) fn plan(items: &[Item]) -> Plan {
     let (followers, mut waits) = dependencies(items);
+    let mut after = vec![Vec::new(); items.len()];
     let mut ready: Vec<usize> = (0..items.len()).filter(|&i| waits[i] == 0).collect();
     let mut plan = Plan::default();
     while let Some(&next) = ready
@@ -184,6 +187,10 @@ pub(super) fn plan(items: &[Item]) -> Plan {
         now.sort_unstable();
         ready = later;
         for together in now.chunks(MOST_ITEMS) {
+            let mut earlier: Vec<usize> = together.iter().flat_map(|&i| after[i].clone()).collect();
+            earlier.sort_unstable();
+            earlier.dedup();
+            let number = plan.launches.len();
             plan.launches.push(Launch {
                 kernel: class.0,
                 groups: together
@@ -193,9 +200,13 @@ pub(super) fn plan(items: &[Item]) -> Plan {
                     .unwrap_or(0),
                 items: together.len(),
                 first_word: plan.words.len(),
+                after: earlier,
             });
             for &i in together {
                 plan.words.extend(&items[i].words);
+                for &follower in &followers[i] {
+                    after[follower].push(number);
+                }
             }
         }
         for i in now {
@@ -281,6 +292,14 @@ mod tests {
         // Two writes of one place keep their order.
         let items = [copy(0, 1), copy(2, 1)];
         assert_eq!(order(&items), [vec![1, 0, 1], vec![1, 2, 1]]);
+    }
+
+    #[test]
+    fn launches_know_what_they_follow() {
+        let sign = Item::new(Kernel::Sign, 1).reads(span(0)).writes(span(5));
+        let items = [copy(0, 1), sign, copy(1, 2), copy(5, 6)];
+        let after: Vec<Vec<usize>> = plan(&items).launches.into_iter().map(|l| l.after).collect();
+        assert_eq!(after, [vec![], vec![], vec![0, 1]]);
     }
 
     #[test]

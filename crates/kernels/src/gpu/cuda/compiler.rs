@@ -92,7 +92,7 @@ mod tests {
     use super::super::super::operands::{Form, Operands};
     use super::super::super::panel::Arrival;
     use super::super::super::tile::{Direction, Tile};
-    use super::super::super::units::{Parts, Units};
+    use super::super::super::units::{By, Parts, Units};
     use super::super::super::work::Kernel;
     use super::super::nvidia::compiler_is_there;
     use super::super::programs::{next_step, source};
@@ -115,6 +115,8 @@ mod tests {
                 exact,
                 cut,
                 result: Form::Plain,
+                groups: false,
+                by: By::Pieces,
             })
         };
         let kinds = [

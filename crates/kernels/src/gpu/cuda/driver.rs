@@ -10,6 +10,8 @@ pub(super) struct Program {
     pub(super) entry: usize,
     /// Bytes of shared memory of a work-group.
     pub(super) shared: u32,
+    /// Threads of a work-group.
+    pub(super) threads: u32,
 }
 
 /// What every kernel is given, as `Arguments` in `source/work.cuh` lays it out.
@@ -25,6 +27,15 @@ pub(super) struct Raw {
     pub(super) variant: u32,
 }
 
+/// A launch.
+pub(super) struct Node {
+    pub(super) program: Program,
+    pub(super) grid: [u32; 3],
+    pub(super) arguments: Raw,
+    /// The earlier ones that it waits for.
+    pub(super) after: Vec<usize>,
+}
+
 /// Launches that are started together.
 pub(super) trait Graph: Send {
     /// Starts them.
@@ -35,6 +46,9 @@ pub(super) trait Graph: Send {
 pub(super) trait Driver: Send + Sync + 'static {
     /// Bytes that it can hold in one piece.
     fn memory(&self) -> u64;
+
+    /// Whether warps multiply in groups (Hopper's wgmma).
+    fn has_groups(&self) -> bool;
 
     fn allocate(&self, bytes: usize) -> Result<u64, String>;
 
@@ -54,13 +68,11 @@ pub(super) trait Driver: Send + Sync + 'static {
 
     fn compile(&self, source: &Source) -> Result<Program, String>;
 
-    fn launch(&self, program: Program, grid: [u32; 3], arguments: &Raw) -> Result<(), String>;
+    /// Starts a launch after all others.
+    fn launch(&self, node: &Node) -> Result<(), String>;
 
-    /// Makes a graph of what `work` launches, where the driver can.
-    fn capture(
-        &self,
-        work: &mut dyn FnMut() -> Result<(), String>,
-    ) -> Result<Option<Box<dyn Graph>>, String>;
+    /// Makes a graph of launches, where the driver can.
+    fn graph(&self, nodes: &[Node]) -> Result<Option<Box<dyn Graph>>, String>;
 }
 
 /// A stretch of a device's memory.

@@ -20,7 +20,7 @@ use super::launch::{Arguments, extents};
 use super::operands::Operands;
 use super::units::{Parts, Units};
 use super::work::{Kernel, Launch};
-use driver::{Driver, Graph, Program, Raw};
+use driver::{Driver, Graph, Node, Program, Raw};
 use programs::{Source, next_step, source, variant};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -34,9 +34,15 @@ pub(super) const GRADIENT_GROUPS: usize = 264;
 pub(super) const BIAS_GROUPS: usize = 132;
 /// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
 const FEW_GROUPS: usize = 128;
+/// Channels that products of groups of warps read at once, and columns that they make.
+pub(super) const BLOCK: usize = 64;
+/// Inputs and outputs of the gradients of groups of warps.
+pub(super) const GRADIENT_OF_GROUPS: usize = 128;
 /// Most channels of what warps make alone.
 const MOST_ALONE: usize = 32;
-/// Warps of a work-group.
+/// Warps of a product from which on they are given more work each.
+const MANY_WARPS: usize = 1024;
+/// Warps of a work-group, but for those that are alone.
 pub(super) const WARPS: usize = 8;
 /// Offsets on a device are 32-bit numbers.
 const MOST_VALUES: u64 = u32::MAX as u64;
@@ -53,10 +59,24 @@ pub(super) fn columns_of_a_group(panels: usize, columns: usize, exact: bool) -> 
     width
 }
 
-/// Columns of a panel that a warp makes, if products of so many channels and columns are made by warps alone.
-pub(super) fn columns_of_a_warp(channels: usize, columns: usize) -> Option<usize> {
-    let few = matches!(channels, 8 | 16 | 32) && columns <= MOST_ALONE;
-    (few && columns.is_multiple_of(8)).then(|| half_or_whole(columns))
+/// Columns of a panel that a warp makes, and warps of a work-group, if products of so many channels and columns are made by
+/// warps alone: narrow ones, few to a work-group, where there are few panels.
+pub(super) fn columns_and_warps(
+    panels: usize,
+    channels: usize,
+    columns: usize,
+) -> Option<[usize; 2]> {
+    if !matches!(channels, 8 | 16 | 32) || columns > MOST_ALONE || !columns.is_multiple_of(8) {
+        return None;
+    }
+    let wide = half_or_whole(columns);
+    let wide = match panels * (columns / wide) {
+        ..MANY_WARPS => 8,
+        _ => wide,
+    };
+    let warps = panels * (columns / wide);
+    let together = warps.div_ceil(FEW_GROUPS).next_power_of_two().min(WARPS);
+    Some([wide, together])
 }
 
 /// Inputs and outputs of the work-groups of a weight gradient of so many taps whose warps hold all of these, if it is
@@ -140,15 +160,13 @@ impl<D: Driver> Cuda<D> {
         Ok(sources.iter().map(|source| known[source]).collect())
     }
 
-    fn launch_all(
-        &self,
-        launches: &[Launch],
-        programs: &[Program],
-        given: &Arguments<'_>,
-    ) -> Result<(), String> {
+    /// Launches with their programs.
+    fn nodes(&self, launches: &[Launch], programs: &[Program], given: &Arguments<'_>) -> Vec<Node> {
         let [heap, links, places, table] = addresses(given);
-        for (launch, program) in launches.iter().zip(programs) {
-            let raw = Raw {
+        let node = |(launch, program): (&Launch, &Program)| Node {
+            program: *program,
+            grid: extents(launch.groups, launch.items),
+            arguments: Raw {
                 heap,
                 links,
                 places,
@@ -157,11 +175,10 @@ impl<D: Driver> Cuda<D> {
                 first_word: u32::try_from(launch.first_word)
                     .expect("a table of less than 2^32 words"),
                 variant: variant(launch.kernel),
-            };
-            self.driver
-                .launch(*program, extents(launch.groups, launch.items), &raw)?;
-        }
-        Ok(())
+            },
+            after: launch.after.clone(),
+        };
+        launches.iter().zip(programs).map(node).collect()
     }
 
     /// The minibatch is where kernels read it.
@@ -183,14 +200,18 @@ impl<D: Driver> Cuda<D> {
         let sources = launches.iter().map(|launch| source(launch.kernel));
         let mut programs = self.programs_for(sources.chain([next_step()]).collect())?;
         let next = programs.pop().expect("as many programs as sources");
-        let graph = self.driver.capture(&mut || {
-            self.launch_all(launches, &programs, given)?;
-            let raw = Raw {
+        let mut nodes = self.nodes(launches, &programs, given);
+        // When all have run, it is the next minibatch's turn.
+        nodes.push(Node {
+            program: next,
+            grid: [1; 3],
+            arguments: Raw {
                 step: self.step.address(),
                 ..Raw::default()
-            };
-            self.driver.launch(next, [1; 3], &raw)
-        })?;
+            },
+            after: (0..launches.len()).collect(),
+        });
+        let graph = self.driver.graph(&nodes)?;
         Ok(graph.map(|graph| Captured {
             addresses: addresses(given),
             graph,
@@ -208,7 +229,10 @@ impl<D: Driver> Accelerator for Cuda<D> {
     }
 
     fn units(&self, _: Operands) -> Units {
-        Units::Cuda(Parts::default())
+        Units::Cuda(Parts {
+            groups: self.driver.has_groups(),
+            ..Parts::default()
+        })
     }
 
     fn empty(&self, values: usize) -> DeviceArray {
@@ -256,7 +280,9 @@ impl<D: Driver> Accelerator for Cuda<D> {
             .collect();
         let programs = or_fail(self.programs_for(sources));
         or_fail(self.set_step(given.step));
-        or_fail(self.launch_all(launches, &programs, given));
+        for node in self.nodes(launches, &programs, given) {
+            or_fail(self.driver.launch(&node));
+        }
     }
 
     fn replay(&self, launches: &[Launch], given: &Arguments<'_>, kept: &mut Kept) {
@@ -280,12 +306,13 @@ impl<D: Driver> Accelerator for Cuda<D> {
 
 impl GpuBackend {
     /// The kernels written for CUDA, compiled for this processor by the C++ compiler `compiler`, work-group after
-    /// work-group: to check them where there is no device. Very slow.
+    /// work-group: to check them where there is no device. With `groups`, those for Hopper, whose warps multiply in groups.
+    /// Very slow.
     ///
     /// # Errors
     /// The compiler does not start.
-    pub fn emulated(compiler: &Path) -> Result<Self, String> {
-        let driver = emulated::Emulator::new(compiler)?;
+    pub fn emulated(compiler: &Path, groups: bool) -> Result<Self, String> {
+        let driver = emulated::Emulator::new(compiler, groups)?;
         let name = format!("CUDA's kernels on the CPU, by {}", compiler.display());
         Ok(Self::on(Box::new(Cuda::new(driver)), name))
     }

@@ -4,7 +4,7 @@ use super::super::GpuBackend;
 use super::super::device::{GpuApi, GpuDevice, GpuError, choose, title};
 use super::Cuda;
 use super::compiler::binary;
-use super::driver::{Driver, Graph, Program, Raw};
+use super::driver::{Driver, Graph, Node, Program};
 use super::programs::{SHARED_BYTES, Source};
 use cudarc::driver::result::{
     ctx, device, free_async, function, graph, init, launch_kernel, malloc_async, mem_pool,
@@ -13,10 +13,10 @@ use cudarc::driver::result::{
 use cudarc::driver::sys;
 use std::ffi::{CString, c_int, c_void};
 
-/// Threads of a work-group.
-const THREADS: u32 = 256;
 /// From this compute capability on, the compiler is asked for a chip's own instructions too.
 const OWN_INSTRUCTIONS: i32 = 90;
+/// The compiler's name for chips whose warps multiply in groups.
+const HOPPER: &str = "sm_90a";
 /// The first compute capability with matrix instructions of bf16.
 const MATRIX_UNITS: i32 = 80;
 
@@ -176,6 +176,10 @@ impl Driver for Nvidia {
         self.memory
     }
 
+    fn has_groups(&self) -> bool {
+        self.chip == HOPPER
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64, String> {
         self.enter()?;
         // SAFETY: the stream lives as long as the process, and all that uses the memory is ordered in it.
@@ -239,15 +243,16 @@ impl Driver for Nvidia {
             Ok(Program {
                 entry: entry as usize,
                 shared,
+                threads: source.threads(),
             })
         }
     }
 
-    fn launch(&self, program: Program, grid: [u32; 3], arguments: &Raw) -> Result<(), String> {
+    fn launch(&self, node: &Node) -> Result<(), String> {
         self.enter()?;
-        let mut arguments = *arguments;
+        let mut arguments = node.arguments;
         let mut parameters = [(&raw mut arguments).cast::<c_void>()];
-        let [x, y, z] = grid;
+        let ([x, y, z], program) = (node.grid, node.program);
         // SAFETY: the function takes one `Arguments`, whose addresses and offsets were those of live regions when its
         // item was noted (`GpuBuffer::first` asserts their length); links name panels of their wiring only, and kernels
         // keep to the sizes among their words.
@@ -255,7 +260,7 @@ impl Driver for Nvidia {
             launch_kernel(
                 program.entry as sys::CUfunction,
                 (x, y, z),
-                (THREADS, 1, 1),
+                (program.threads, 1, 1),
                 program.shared,
                 self.stream,
                 &mut parameters,
@@ -264,23 +269,18 @@ impl Driver for Nvidia {
         .map_err(words)
     }
 
-    fn capture(
-        &self,
-        work: &mut dyn FnMut() -> Result<(), String>,
-    ) -> Result<Option<Box<dyn Graph>>, String> {
+    fn graph(&self, nodes: &[Node]) -> Result<Option<Box<dyn Graph>>, String> {
         self.enter()?;
-        // SAFETY: the stream is this device's; the capture is ended whether or not the work could be noted, and the
-        // graph is destroyed once, after the executable one was made of it.
+        let mut graph: sys::CUgraph = std::ptr::null_mut();
+        // SAFETY: the graph is written to a place that lives on; it is destroyed once, after the executable one was made of
+        // it.
         unsafe {
-            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-            stream::begin_capture(self.stream, mode).map_err(words)?;
-            let done = work();
-            let captured = stream::end_capture(self.stream).map_err(words);
-            done?;
-            let captured = captured?;
-            let flags = sys::CUgraphInstantiate_flags(0);
-            let executable = graph::instantiate(captured, flags).map_err(words);
-            let _ = graph::destroy(captured);
+            check(sys::cuGraphCreate(&raw mut graph, 0))?;
+            let executable = add_nodes(graph, nodes).and_then(|()| {
+                let flags = sys::CUgraphInstantiate_flags(0);
+                graph::instantiate(graph, flags).map_err(words)
+            });
+            let _ = graph::destroy(graph);
             Ok(Some(Box::new(NvidiaGraph {
                 executable: executable?,
                 context: self.context,
@@ -288,6 +288,49 @@ impl Driver for Nvidia {
             })))
         }
     }
+}
+
+/// Adds launches to a graph.
+///
+/// # Safety
+/// The graph is one that the driver made in the current context; launches are as for [`Driver::launch`].
+unsafe fn add_nodes(graph: sys::CUgraph, nodes: &[Node]) -> Result<(), String> {
+    let mut added: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let mut arguments = node.arguments;
+        let mut parameters = [(&raw mut arguments).cast::<c_void>()];
+        let after: Vec<sys::CUgraphNode> = node.after.iter().map(|&n| added[n]).collect();
+        let [x, y, z] = node.grid;
+        let launch = sys::CUDA_KERNEL_NODE_PARAMS {
+            func: node.program.entry as sys::CUfunction,
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: node.program.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: node.program.shared,
+            kernelParams: parameters.as_mut_ptr(),
+            extra: std::ptr::null_mut(),
+            kern: std::ptr::null_mut(),
+            ctx: std::ptr::null_mut(),
+        };
+        let mut place: sys::CUgraphNode = std::ptr::null_mut();
+        // SAFETY: the driver copies the parameters, as many as the function takes, before it returns; the nodes are this
+        // graph's.
+        let add = unsafe {
+            sys::cuGraphAddKernelNode_v2(
+                &raw mut place,
+                graph,
+                after.as_ptr(),
+                after.len(),
+                &raw const launch,
+            )
+        };
+        check(add)?;
+        added.push(place);
+    }
+    Ok(())
 }
 
 /// A graph of launches in a device's stream.

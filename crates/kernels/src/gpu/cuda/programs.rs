@@ -1,14 +1,15 @@
 //! The kernels' text: which function, with which sizes, stands for a [`Kernel`].
 
+use super::super::matrix::PLANE;
 use super::super::operands::{Form, Operands};
 use super::super::panel::Arrival;
 use super::super::tile::{Direction, Tile};
-use super::super::units::{Parts, Units};
-use super::Kernel;
+use super::super::units::{By, Panels, Parts, Units};
+use super::{Kernel, WARPS};
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
-const SHARED: [&str; 14] = [
+const SHARED: [&str; 15] = [
     include_str!("source/work.cuh"),
     include_str!("source/activation.cuh"),
     include_str!("source/stage.cuh"),
@@ -20,6 +21,7 @@ const SHARED: [&str; 14] = [
     include_str!("source/panel.cuh"),
     include_str!("source/recurrent.cuh"),
     include_str!("source/gradient.cuh"),
+    include_str!("source/wide.cuh"),
     include_str!("source/gradients.cuh"),
     include_str!("source/warp_gradient.cuh"),
     include_str!("source/elementwise.cuh"),
@@ -30,7 +32,8 @@ pub(super) const DEVICE: &str = include_str!("source/device.cuh");
 /// What an emulation says about itself.
 pub(super) const EMULATED: &str = concat!(
     include_str!("emulated/threads.hpp"),
-    include_str!("emulated/device.hpp")
+    include_str!("emulated/device.hpp"),
+    include_str!("emulated/groups.hpp")
 );
 
 /// Name of the constant that holds the bytes of shared memory a kernel needs.
@@ -43,6 +46,8 @@ pub(super) struct Source {
     function: String,
     /// The bytes of shared memory it needs.
     shared: String,
+    /// Warps of a work-group.
+    warps: usize,
     /// Work-groups that are to share a multiprocessor.
     together: u32,
 }
@@ -59,6 +64,7 @@ fn elementwise(function: &str) -> Source {
     Source {
         function: function.into(),
         shared: SUMS.into(),
+        warps: WARPS,
         together: 1,
     }
 }
@@ -71,10 +77,12 @@ impl Source {
             function,
             shared: bytes,
             together,
+            ..
         } = self;
+        let threads = self.threads();
         let entry = self.entry();
         format!(
-            "{device}\n{shared}\nKERNEL({entry}, {SHARED_BYTES}, {bytes}, THREADS, {together}, {function})\n"
+            "{device}\n{shared}\nKERNEL({entry}, {SHARED_BYTES}, {bytes}, {threads}, {together}, {function})\n"
         )
     }
 
@@ -88,6 +96,11 @@ impl Source {
         let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         // No function's own name.
         format!("{}_kernel", words.join("_").to_lowercase())
+    }
+
+    /// Threads of a work-group.
+    pub(super) fn threads(&self) -> u32 {
+        (self.warps * PLANE) as u32
     }
 
     /// The function, for messages.
@@ -124,18 +137,19 @@ fn sigma(activation: Activation) -> &'static str {
 /// A function that multiplies panels by weights, for so many columns.
 fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Activation>) -> Source {
     let columns = tile.columns;
-    let kind = if tile.units.cuts() {
-        "CutProduct"
-    } else {
-        "Product"
-    };
     let (precision, way) = (precision(tile.operands, tile.units), way(direction));
-    let product = match tile.units.alone() {
-        0 => format!("{kind}<{columns}, {precision}, {way}>"),
-        channels => format!(
-            "WarpProduct<{channels}, {columns}, {}, {precision}>",
-            tile.rows
-        ),
+    let (kind, warps) = match tile.units.by() {
+        By::Pieces if tile.units.cuts() => ("CutProduct", WARPS),
+        By::Pieces => ("Product", WARPS),
+        By::Groups => ("WideProduct", WARPS),
+        By::Panels(Panels { warps, .. }) => ("WarpProduct", warps),
+    };
+    let product = match tile.units.by() {
+        By::Panels(Panels { channels, .. }) => {
+            let rows = tile.rows;
+            format!("{kind}<{channels}, {columns}, {rows}, {warps}, {precision}>")
+        }
+        By::Pieces | By::Groups => format!("{kind}<{columns}, {precision}, {way}>"),
     };
     let function = match activation {
         Some(activation) => format!("{name}<{product}, {}>", sigma(activation)),
@@ -144,9 +158,10 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
     Source {
         function,
         shared: format!("({product}::SHARED)"),
+        warps,
         // Registers allow so many.
         together: match (columns, tile.units.cuts()) {
-            _ if tile.units.alone() > 0 => 1,
+            _ if kind == "WarpProduct" => 1,
             (128.., false) => 1,
             (32.., _) => 2,
             _ => 3,
@@ -187,16 +202,21 @@ pub(super) fn source(kernel: Kernel) -> Source {
                 return Source {
                     function: format!("gradient_of_all_taps<{inputs}, {outputs}, {sum}>"),
                     shared: format!("({sum}::SHARED)"),
+                    warps: WARPS,
                     together: 1,
                 };
             }
-            let sum = format!(
-                "Gradient<{inputs}, {outputs}, {precision}, {}>",
-                tile.units.cuts()
-            );
+            let sum = match tile.units.by() {
+                By::Groups => format!("WideGradient<{precision}>"),
+                _ => {
+                    let cut = tile.units.cuts();
+                    format!("Gradient<{inputs}, {outputs}, {precision}, {cut}>")
+                }
+            };
             Source {
                 function: format!("gradient_part<{inputs}, {outputs}, {sum}>"),
                 shared: format!("({sum}::SHARED)"),
+                warps: WARPS,
                 together: match (inputs * outputs, tile.units.cuts()) {
                     (_, false) => 1,
                     (1024.., true) => 2,

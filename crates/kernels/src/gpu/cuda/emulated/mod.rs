@@ -1,6 +1,6 @@
 //! The kernels on this processor: compiled by a C++ compiler with an emulation of what they use of a device.
 
-use super::driver::{Driver, Graph, Program, Raw};
+use super::driver::{Driver, Graph, Node, Program, Raw};
 use super::programs::{EMULATED, SHARED_BYTES, Source};
 use std::collections::HashMap;
 use std::fs;
@@ -17,6 +17,7 @@ type Entry = unsafe extern "C" fn(Raw, u32, u32, u32, u32);
 /// A compiler's kernels.
 pub(super) struct Emulator {
     compiler: PathBuf,
+    groups: bool,
     /// Memory by its address, in words of 16 bytes, to which kernels align what they read at once.
     memory: Mutex<HashMap<u64, Vec<u128>>>,
 }
@@ -25,7 +26,7 @@ pub(super) struct Emulator {
 static LOADED: Mutex<Vec<(PathBuf, Source, Program, libloading::Library)>> = Mutex::new(Vec::new());
 
 impl Emulator {
-    pub(super) fn new(compiler: &Path) -> Result<Self, String> {
+    pub(super) fn new(compiler: &Path, groups: bool) -> Result<Self, String> {
         let failed = |e: std::io::Error| format!("{} does not start: {e}", compiler.display());
         Command::new(compiler)
             .arg("--version")
@@ -33,6 +34,7 @@ impl Emulator {
             .map_err(failed)?;
         Ok(Self {
             compiler: compiler.to_owned(),
+            groups,
             memory: Mutex::default(),
         })
     }
@@ -41,6 +43,10 @@ impl Emulator {
 impl Driver for Emulator {
     fn memory(&self) -> u64 {
         MEMORY
+    }
+
+    fn has_groups(&self) -> bool {
+        self.groups
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, String> {
@@ -121,6 +127,7 @@ impl Driver for Emulator {
             let program = Program {
                 entry: entry as usize,
                 shared: **shared.map_err(|e| e.to_string())?,
+                threads: source.threads(),
             };
             (library, program)
         };
@@ -129,19 +136,17 @@ impl Driver for Emulator {
         Ok(program)
     }
 
-    fn launch(&self, program: Program, [x, y, z]: [u32; 3], given: &Raw) -> Result<(), String> {
+    fn launch(&self, node: &Node) -> Result<(), String> {
+        let [x, y, z] = node.grid;
         // SAFETY: the entry is that of a library which is still loaded; its operands are as for a device.
         unsafe {
-            let entry: Entry = std::mem::transmute(program.entry);
-            entry(*given, x, y, z, program.shared);
+            let entry: Entry = std::mem::transmute(node.program.entry);
+            entry(node.arguments, x, y, z, node.program.shared);
         }
         Ok(())
     }
 
-    fn capture(
-        &self,
-        _: &mut dyn FnMut() -> Result<(), String>,
-    ) -> Result<Option<Box<dyn Graph>>, String> {
+    fn graph(&self, _: &[Node]) -> Result<Option<Box<dyn Graph>>, String> {
         Ok(None)
     }
 }

@@ -92,10 +92,14 @@ struct alignas(64) Warp {
 
 struct Copy { void *to; const void *from; bool inside; u32 group; };
 
+// A product of a group of warps, as one of its threads sees it: sums of `across` pieces of 8 columns.
+struct GroupProduct { float *sums; u32 across; u64 a, b; bool left_terms, right_terms; };
+
 struct Fiber {
     Context context;
-    std::vector<Copy> copies; // asynchronous copies not performed yet
-    u32 groups;               // committed so far
+    std::vector<Copy> copies;           // asynchronous copies not performed yet
+    u32 groups;                         // committed so far
+    std::vector<GroupProduct> products; // not performed yet
 };
 
 // All that one OS thread needs to run kernels, kept from launch to launch.
@@ -104,6 +108,7 @@ struct Machine {
     const void *arguments;
     u32 thread = 0, block[3] = {};      // of the running fiber
     u32 threads, live, waiting;         // in the block, not returned, at its barrier
+    u64 barriers = 0;                   // opened so far, and blocks begun
     bool descending;
     unsigned char *shared = nullptr, *stacks = nullptr;
     size_t shared_bytes = 0, shared_capacity = 0, stack_count = 0;
@@ -172,6 +177,7 @@ static inline bool try_barrier(Machine &m) {
         m.warps[i].at_barrier = 0;
     }
     m.waiting = 0;
+    m.barriers += 1;
     return true;
 }
 
@@ -217,7 +223,7 @@ __attribute__((noreturn)) static void run_thread() {
 }
 
 static void *allocate(size_t bytes) {
-    void *memory = aligned_alloc(128, (bytes + 127) / 128 * 128);
+    void *memory = aligned_alloc(1024, (bytes + 1023) / 1024 * 1024);
     return memory ? memory : (fail("out of memory"), nullptr);
 }
 
@@ -228,6 +234,7 @@ static void run_block(Machine &m) {
         memcpy(stack, &StackEnd, sizeof StackEnd);
         prepare(m.fibers[i].context, stack, run_thread);
         m.fibers[i].copies.clear();
+        m.fibers[i].products.clear();
         m.fibers[i].groups = 0;
     }
     for (u32 i = 0; i < m.threads / 32; ++i) {
@@ -237,6 +244,7 @@ static void run_block(Machine &m) {
     }
     m.live = m.threads;
     m.waiting = 0;
+    m.barriers += 1;
     m.thread = m.descending ? m.threads - 1 : 0;
     transfer(&m.launcher, &m.fibers[m.thread].context);
     for (size_t i = 0; i < GuardBytes; ++i)

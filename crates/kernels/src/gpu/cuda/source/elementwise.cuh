@@ -24,7 +24,7 @@ DEVICE void cut(const Arguments &given) {
     put_one(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
 }
 
-/// Values that a thread unfolds.
+/// Values that a thread unfolds at once, of the row that it makes.
 constexpr u32 UNFOLDED = 8;
 
 /// Words of an unfolding: groups, input, out, links, batch, channels, wide, locations, taps. Panels `[location, batch,
@@ -32,38 +32,37 @@ constexpr u32 UNFOLDED = 8;
 /// a location are in the order of their taps.
 DEVICE void unfold(const Arguments &given) {
     const u32 *words = item(given, 9);
-    u32 batch = words[4], channels = words[5], wide = words[6], locations = words[7];
-    u64 count = (u64)locations * batch * wide, at = (u64)place() * UNFOLDED;
-    if (at >= count) return;
-    u32 row = (u32)at / wide, k = (u32)at % wide;
+    u32 batch = words[4], channels = words[5], wide = words[6], locations = words[7], taps = words[8];
+    u32 row = place();
+    if (row >= locations * batch) return;
     u32 location = row / batch, b = row % batch;
     const u32 *starts = given.links + words[3];
     const u32 *pairs = starts + locations + 1;
     const float *input = given.heap + words[1] + (u64)b * channels;
-    u32 first = starts[location], end = starts[location + 1], taps = words[8];
-    bool whole = end - first == taps;
-    u32 tap = k / channels, channel = k % channels;
-    // The link of a tap is found once for all its channels; then all values are read.
-    const float *from[UNFOLDED];
+    Planes planes = planes_of(given.heap + words[2], (u64)locations * batch * wide);
+    u32 link = starts[location], end = starts[location + 1], tap = 0, channel = 0;
+    // Where the next value stands, if anywhere: a tap's link is found once for all its channels.
+    const float *at = nullptr;
+    for (u32 first = 0; first < wide; first += UNFOLDED) {
+        const float *from[UNFOLDED];
 #pragma unroll
-    for (u32 n = 0; n < UNFOLDED; n++) {
-        if (n > 0 && channel > 0) {
-            from[n] = from[n - 1] ? from[n - 1] + 1 : nullptr;
-        } else {
-            u32 link = whole ? first + tap : first;
-            while (!whole && link < end && pairs[2 * link] < tap) link++;
-            bool there = tap < taps && link < end && (whole || pairs[2 * link] == tap);
-            from[n] = there ? input + (u64)pairs[2 * link + 1] * batch * channels + channel : nullptr;
+        for (u32 n = 0; n < UNFOLDED; n++) {
+            if (channel == 0) {
+                bool there = tap < taps && link < end && pairs[2 * link] == tap;
+                at = there ? input + (u64)pairs[2 * link + 1] * batch * channels : nullptr;
+                if (there) link++;
+            }
+            from[n] = at ? at + channel : nullptr;
+            if (++channel == channels) {
+                channel = 0;
+                tap++;
+            }
         }
-        if (++channel == channels) {
-            channel = 0;
-            tap++;
-        }
+        float value[UNFOLDED];
+#pragma unroll
+        for (u32 n = 0; n < UNFOLDED; n++) value[n] = from[n] ? *from[n] : 0.0f;
+        put_eight(planes, (u64)row * wide + first, value, given.variant & TWO_PARTS);
     }
-    float value[UNFOLDED];
-#pragma unroll
-    for (u32 n = 0; n < UNFOLDED; n++) value[n] = from[n] ? *from[n] : 0.0f;
-    put_eight(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
 }
 
 /// Words of a joining: groups, parts, values, count. Writes the values of parts.

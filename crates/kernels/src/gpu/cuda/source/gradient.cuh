@@ -17,6 +17,9 @@ struct Part {
     /// The next samples to be read: a link of the part, and the sample of it.
     u32 link, sample;
 
+    /// Called when what was copied has arrived.
+    METHOD static void arrived() {}
+
     /// The link and sample so many samples after the next.
     METHOD void ahead(u32 samples, u32 &link, u32 &sample) const {
         link = this->link;

@@ -205,18 +205,24 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
     if (!product.start(given, words + 1)) return;
     product.accumulate();
     words += 1 + WALK_WORDS;
-    Values<Product> z;
-    z.read(product, given.heap + words[0]);
+    const float *path_z = given.heap + words[0];
+    Values<Product> values;
+    if (Product::KEEPS) values.read(product, path_z);
 #pragma unroll
     for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
-        for (u32 j = 0; j < product.ACROSS; j++)
+        for (u32 half = 0; half < 2; half++)
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) {
-                float &psi = product.sums[i][j][k];
-                psi = product.holds(i, k / 2) ? slope<A>(z.at[i][j][k]) * (product.walk.scale * psi) : 0.0f;
+            for (u32 j = 0; j < product.ACROSS; j++) {
+                float z[2] = {values.at[i][j][2 * half], values.at[i][j][2 * half + 1]};
+                if (!Product::KEEPS) product.read_two(path_z, i, half, j, z);
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    float &psi = product.sums[i][j][2 * half + e];
+                    psi = product.holds(i, half) ? slope<A>(z[e]) * (product.walk.scale * psi) : 0.0f;
+                }
             }
-    // Where registers are few, it is read again.
-    land(given, product, words, Product::KEEPS ? &z : nullptr);
+    // Where registers are few, z is read again.
+    land(given, product, words, Product::KEEPS ? &values : nullptr);
     if (given.variant & LOCAL) land<Product>(given, product, words + 4, nullptr);
 }

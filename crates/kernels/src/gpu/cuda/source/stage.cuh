@@ -129,6 +129,7 @@ template <u32 Stages, class Sum> DEVICE void multiply_copied(Sum &sum, u16 *stag
     u32 stage = 0;
     for (u32 chunk = 0; chunk < chunks; chunk++) {
         wait_for_copies<Stages - 2>();
+        sum.arrived();
         barrier();
         // What is fetched lies where all have multiplied what lay there.
         if (chunk + Stages - 1 < chunks) sum.fetch(stages + (stage == 0 ? Stages - 1 : stage - 1) * Sum::STAGE);

@@ -7,10 +7,11 @@ enum class Direction { Forward, Backward };
 constexpr u32 MOST_ROWS = 128;
 
 /// The sums of a work-group, `MOST_ROWS` × `Columns`, and how its warps share them; or, with `Alone`, those of a warp,
-/// so many pieces of rows, which are all of a panel's.
-template <u32 Columns, Precision P, u32 Alone = 0> struct Sums {
+/// so many pieces of rows, which are all of a panel's; a work-group then has so many warps. With `Down`
+/// all warps lie one below the other.
+template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS, bool Down = false> struct Sums {
     static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
-    static constexpr u32 WARPS_ACROSS = Alone ? 1 : Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
+    static constexpr u32 WARPS_ACROSS = Alone || Down ? 1 : Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
     static constexpr u32 WARPS_DOWN = Alone ? 1 : WARPS / WARPS_ACROSS;
     /// Pieces of a warp, down and across: every `WARPS_DOWN`-th row of pieces, so that few rows are all warps' work.
     static constexpr u32 DOWN = Alone ? Alone : MOST_ROWS / ROWS / WARPS_DOWN;
@@ -111,7 +112,7 @@ template <u32 Columns, Precision P, u32 Alone = 0> struct Sums {
         walk = read_walk(given, words);
         if constexpr (Alone) {
             // Warps of one panel are neighbours.
-            u32 across = walk.columns / Columns, number = group() * WARPS + thread() / LANES;
+            u32 across = walk.columns / Columns, number = group() * Warps + thread() / LANES;
             at = {number / across, 0, number % across * Columns};
             if (at.location >= walk.locations) return false;
         } else {
@@ -124,6 +125,9 @@ template <u32 Columns, Precision P, u32 Alone = 0> struct Sums {
         link = channel = turn = 0;
         return true;
     }
+
+    /// Called when what was copied has arrived.
+    METHOD static void arrived() {}
 
     /// Replaces partial sums of columns, of one or two quantities, by sums over all of the panel's rows.
     template <u32 Quantities> METHOD void sum_over_rows(float (&columns)[Quantities][ACROSS][2]) {

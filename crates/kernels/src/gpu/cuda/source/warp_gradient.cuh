@@ -60,17 +60,30 @@ template <u32 Inputs, u32 Outputs, u32 Taps, Precision P> struct WarpGradient {
                 }
             }
             const u16 *to = delta + (u64)location * batch * outputs;
+            // Words of the operands; the next samples' are on their way as soon as these are multiplied.
+            u32 left[PIECES][PARTS<P>][4], right[PARTS<P>][4];
+            auto read_right = [&](u32 sample) {
+#pragma unroll
+                for (u32 part = 0; part < PARTS<P>; part++)
+                    read(right[part], to + part * delta_plane, outputs, sample + t, batch, true);
+            };
+            auto read_left = [&](u32 piece, u32 sample) {
+#pragma unroll
+                for (u32 part = 0; part < PARTS<P>; part++)
+                    read(left[piece][part], from[piece] + part * input_plane, inputs, sample + t, batch, there[piece]);
+            };
+            read_right(0);
+#pragma unroll
+            for (u32 piece = 0; piece < PIECES; piece++) read_left(piece, 0);
 #pragma unroll 1
             for (u32 sample = 0; sample < batch; sample += SAMPLES) {
                 u32 b[PARTS<P>][ACROSS][2];
 #pragma unroll
-                for (u32 part = 0; part < PARTS<P>; part++) {
-                    u32 words[4];
-                    read(words, to + part * delta_plane, outputs, sample + t, batch, true);
+                for (u32 part = 0; part < PARTS<P>; part++)
 #pragma unroll
                     for (u32 k = 0; k < 2; k++) {
-                        u32 low = lower_halves(words[2 * k], words[2 * k + 1]);
-                        u32 high = upper_halves(words[2 * k], words[2 * k + 1]);
+                        u32 low = lower_halves(right[part][2 * k], right[part][2 * k + 1]);
+                        u32 high = upper_halves(right[part][2 * k], right[part][2 * k + 1]);
                         if constexpr (ACROSS == 2) {
                             b[part][0][k] = low;
                             b[part][1][k] = high;
@@ -78,20 +91,19 @@ template <u32 Inputs, u32 Outputs, u32 Taps, Precision P> struct WarpGradient {
                             b[part][0][k] = g % 2 == 0 ? low : high;
                         }
                     }
-                }
+                read_right(sample + SAMPLES);
 #pragma unroll
                 for (u32 piece = 0; piece < PIECES; piece++) {
                     u32 a[PARTS<P>][4];
 #pragma unroll
-                    for (u32 part = 0; part < PARTS<P>; part++) {
-                        u32 words[4];
-                        read(words, from[piece] + part * input_plane, inputs, sample + t, batch, there[piece]);
+                    for (u32 part = 0; part < PARTS<P>; part++)
 #pragma unroll
                         for (u32 k = 0; k < 2; k++) {
+                            const u32(&words)[4] = left[piece][part];
                             a[part][2 * k] = lower_halves(words[2 * k], words[2 * k + 1]);
                             a[part][2 * k + 1] = upper_halves(words[2 * k], words[2 * k + 1]);
                         }
-                    }
+                    read_left(piece, sample + SAMPLES);
                     multiply_row<P>(sums[piece], a, b);
                 }
             }
