@@ -92,9 +92,9 @@ mod tests {
     use super::super::super::operands::{Form, Operands};
     use super::super::super::panel::Arrival;
     use super::super::super::tile::{Direction, Tile};
-    use super::super::super::units::{By, Parts, Units};
+    use super::super::super::units::{By, Panels, Parts, Units};
     use super::super::super::work::Kernel;
-    use super::super::nvidia::compiler_is_there;
+    use super::super::nvidia::{HOPPER, compiler_is_there};
     use super::super::programs::{next_step, source};
     use super::super::sides_of_a_gradient;
     use super::*;
@@ -143,6 +143,9 @@ mod tests {
             Kernel::Sgd,
             Kernel::Adam,
         ];
+        for operands in [Operands::F32, Operands::Bf16] {
+            all.extend(by_panels(operands, arrival));
+        }
         for (operands, units) in kinds {
             let most = if units == parts(true, false) { 64 } else { 128 };
             for columns in [8, 32, most] {
@@ -180,6 +183,92 @@ mod tests {
         all
     }
 
+    /// Kernels whose warps make panels by themselves, or hold all taps of a gradient.
+    fn by_panels(operands: Operands, arrival: Arrival) -> Vec<Kernel> {
+        let cut = |by| {
+            Units::Cuda(Parts {
+                cut: true,
+                by,
+                ..Parts::default()
+            })
+        };
+        let panels = |channels| {
+            let warps = 8;
+            cut(By::Panels(Panels { channels, warps }))
+        };
+        let forward = |rows, columns, units| Kernel::ForwardPanel {
+            tile: Tile {
+                rows,
+                columns,
+                operands,
+                units,
+            },
+            arrival,
+            z: true,
+        };
+        let gradient = |inputs, outputs| {
+            let tile = GradientTile {
+                inputs,
+                outputs,
+                all_taps: 9,
+                operands,
+                units: cut(By::Pieces),
+            };
+            Kernel::GradientPart(tile, Form::Plain)
+        };
+        vec![
+            Kernel::Fragments(Form::TwoParts),
+            forward(7, 8, panels(8)),
+            forward(8, 16, panels(16)),
+            forward(7, 16, panels(32)),
+            gradient(8, 8),
+            gradient(16, 16),
+        ]
+    }
+
+    /// Kernels whose warps multiply in groups, which only Hopper's do.
+    fn by_groups(operands: Operands) -> Vec<Kernel> {
+        let units = Units::Cuda(Parts {
+            cut: true,
+            groups: true,
+            by: By::Groups,
+            ..Parts::default()
+        });
+        let arrival = Arrival {
+            normalised: true,
+            activation: Activation::Relu,
+        };
+        let mut all = Vec::new();
+        for columns in [64, 128] {
+            let tile = Tile {
+                rows: 8,
+                columns,
+                operands,
+                units,
+            };
+            all.push(Kernel::ForwardPanel {
+                tile,
+                arrival,
+                z: true,
+            });
+            all.push(Kernel::FeedbackPanel {
+                tile,
+                direction: Direction::Backward,
+                arrival,
+                local: true,
+            });
+        }
+        let tile = GradientTile {
+            inputs: 128,
+            outputs: 128,
+            all_taps: 0,
+            operands,
+            units,
+        };
+        all.push(Kernel::GradientPart(tile, Form::Plain));
+        all
+    }
+
     /// What the emulation's compiler takes is not all that NVIDIA's must take.
     #[test]
     fn kernels_compile_for_every_kind_of_chip() {
@@ -191,9 +280,15 @@ mod tests {
         }
         let sources = kernels().into_iter().map(source).chain([next_step()]);
         let sources: Vec<Source> = sources.collect();
-        let failures: Vec<String> = sources
+        let of_hopper = [Operands::F32, Operands::Bf16]
+            .into_iter()
+            .flat_map(by_groups);
+        let of_hopper: Vec<Source> = of_hopper.map(source).collect();
+        let everywhere = sources
             .par_iter()
-            .flat_map(|source| CHIPS.par_iter().map(move |chip| (source, chip)))
+            .flat_map(|source| CHIPS.par_iter().map(move |chip| (source, chip)));
+        let failures: Vec<String> = everywhere
+            .chain(of_hopper.par_iter().map(|source| (source, &HOPPER)))
             .filter_map(|(source, chip)| {
                 let log = compile(&source.text(DEVICE), chip).err()?;
                 Some(format!("{} for {chip}: {log}", source.function()))

@@ -328,6 +328,12 @@ mod tests {
         assert_eq!(columns_of_a_group(1024, 512, false), 128);
         assert_eq!(columns_of_a_group(64, 64, false), 32);
         assert_eq!(columns_of_a_group(1, 10, false), 16);
+        assert_eq!(columns_and_warps(1024, 32, 32), Some([16, 8]));
+        assert_eq!(columns_and_warps(64, 8, 16), Some([8, 1]));
+        assert_eq!(columns_and_warps(1024, 64, 8), None);
+        assert_eq!(columns_and_warps(1024, 8, 10), None);
+        assert_eq!(sides_of_all_taps([8, 24], 9), Some([8, 8]));
+        assert_eq!(sides_of_all_taps([16, 16], 25), None);
         assert_eq!(sides_of_a_gradient(3, 8), [16, 8]);
         assert_eq!(sides_of_a_gradient(300, 65), [128, 128]);
         assert_eq!(sides_of_a_gradient(64, 20), [32, 32]);

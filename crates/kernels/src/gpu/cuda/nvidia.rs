@@ -16,7 +16,7 @@ use std::ffi::{CString, c_int, c_void};
 /// From this compute capability on, the compiler is asked for a chip's own instructions too.
 const OWN_INSTRUCTIONS: i32 = 90;
 /// The compiler's name for chips whose warps multiply in groups.
-const HOPPER: &str = "sm_90a";
+pub(super) const HOPPER: &str = "sm_90a";
 /// The first compute capability with matrix instructions of bf16.
 const MATRIX_UNITS: i32 = 80;
 
