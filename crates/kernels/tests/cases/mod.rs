@@ -286,28 +286,19 @@ pub fn channels() -> Vec<(String, Case)> {
 
 /// Channels that fill whole tiles, at locations enough that the widest ones are taken.
 pub fn whole_tiles() -> Vec<(String, Case)> {
-    [
-        (8, 16, 34),
-        (16, 8, 34),
-        (32, 32, 34),
-        (64, 32, 34),
-        (32, 128, 34),
-        (72, 72, 34),
-        (64, 64, 100),
-        (128, 128, 34),
-    ]
-    .into_iter()
-    .map(|(inputs, outputs, batch)| {
-        let wiring = Wiring::conv3x3(12, 12, 1);
-        // Among very many values, a norm finds some small minibatch of hardly any variance.
-        let norm = match inputs * outputs {
-            1025.. if batch < 100 => Norm::None,
-            _ => Norm::Location,
-        };
-        let case = Case::new(wiring, inputs, outputs, batch, norm, Activation::Tanh);
-        (format!("conv 12×12, {inputs} to {outputs}"), case)
-    })
-    .collect()
+    [(8, 16), (16, 8), (32, 32), (64, 32), (64, 64), (128, 128)]
+        .into_iter()
+        .map(|(inputs, outputs)| {
+            let wiring = Wiring::conv3x3(12, 12, 1);
+            // Among very many values, a norm finds some minibatch of hardly any variance.
+            let norm = match inputs * outputs {
+                ..=1024 => Norm::Location,
+                _ => Norm::None,
+            };
+            let case = Case::new(wiring, inputs, outputs, 34, norm, Activation::Tanh);
+            (format!("conv 12×12, {inputs} to {outputs}"), case)
+        })
+        .collect()
 }
 
 /// Batches that straddle every tile edge.
