@@ -157,44 +157,42 @@ fn run<B: Backend>(backend: &B, options: &Options) {
         println!("losses {}", losses(&mut cohort, &minibatch));
         return serve_epochs(&mut cohort, options);
     }
-    backend.scope(|| {
-        println!("losses {}", losses(&mut cohort, &minibatch));
-        let mut step = || {
-            let start = Instant::now();
-            cohort.load(&minibatch);
-            cohort.run_initial(true);
-            cohort.step(0);
-            start.elapsed().as_secs_f64() * 1e3
-        };
-        if options.serve {
-            for line in std::io::stdin().lock().lines() {
-                let count: usize = line.expect("a line").parse().expect("a number of steps");
-                let times: Vec<f64> = (0..count).map(|_| step()).collect();
-                let words: Vec<String> = times.iter().map(|t| format!("{t:.4}")).collect();
-                println!("{}", words.join(" "));
-                std::io::stdout().flush().expect("a reader");
-            }
-            return;
+    println!("losses {}", losses(&mut cohort, &minibatch));
+    let mut step = || {
+        let start = Instant::now();
+        cohort.load(&minibatch);
+        cohort.run_initial(true);
+        cohort.step(0);
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    if options.serve {
+        for line in std::io::stdin().lock().lines() {
+            let count: usize = line.expect("a line").parse().expect("a number of steps");
+            let times: Vec<f64> = (0..count).map(|_| step()).collect();
+            let words: Vec<String> = times.iter().map(|t| format!("{t:.4}")).collect();
+            println!("{}", words.join(" "));
+            std::io::stdout().flush().expect("a reader");
         }
-        let mut times: Vec<f64> = (0..options.steps.max(1)).map(|_| step()).collect();
-        times.sort_by(f64::total_cmp);
-        let median = times[times.len() / 2];
-        // Forward, feedback and weight gradient cost the same, but no feedback goes into the input.
-        let operations = 2.0 * (3 * forward - first_layer) as f64;
-        println!(
-            "{} width {} batch {} on {}, {}: {:.2} / {:.2} / {:.2} ms (min / median / max of {}), {:.0} GFLOP/s of backprop's work",
-            options.rule,
-            options.width,
-            options.batch,
-            backend.device(),
-            backend.precision(),
-            times[0],
-            median,
-            times[times.len() - 1],
-            times.len(),
-            operations / median / 1e6,
-        );
-    });
+        return;
+    }
+    let mut times: Vec<f64> = (0..options.steps.max(1)).map(|_| step()).collect();
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    // Forward, feedback and weight gradient cost the same, but no feedback goes into the input.
+    let operations = 2.0 * (3 * forward - first_layer) as f64;
+    println!(
+        "{} width {} batch {} on {}, {}: {:.2} / {:.2} / {:.2} ms (min / median / max of {}), {:.0} GFLOP/s of backprop's work",
+        options.rule,
+        options.width,
+        options.batch,
+        backend.device(),
+        backend.precision(),
+        times[0],
+        median,
+        times[times.len() - 1],
+        times.len(),
+        operations / median / 1e6,
+    );
 }
 
 /// The losses of the first steps on a fixed minibatch.

@@ -99,33 +99,31 @@ fn allocations(
     side_by_side: bool,
 ) -> usize {
     let trials: Vec<usize> = (0..cohort.trials().len()).collect();
-    cohort.backend().scope(|| {
-        let mut step = || {
-            cohort.load(minibatch);
-            cohort.run_initial(true);
-            if side_by_side {
-                let together = cohort.step_together(&trials).is_some();
-                assert!(together, "trials side by side");
-                return;
-            }
-            for &trial in &trials {
-                let report = cohort.step(trial);
-                assert!(report.loss.is_finite(), "a network that learns");
-            }
-        };
-        step();
-        let mut last = 0;
-        for _ in 0..if side_by_side { 50 } else { 1 } {
-            let region = Region::new(ALLOCATOR);
-            (0..STEPS).for_each(|_| step());
-            let change = region.change();
-            last = change.allocations + change.reallocations;
-            if last == 0 {
-                break;
-            }
+    let mut step = || {
+        cohort.load(minibatch);
+        cohort.run_initial(true);
+        if side_by_side {
+            let together = cohort.step_together(&trials).is_some();
+            assert!(together, "trials side by side");
+            return;
         }
-        last
-    })
+        for &trial in &trials {
+            let report = cohort.step(trial);
+            assert!(report.loss.is_finite(), "a network that learns");
+        }
+    };
+    step();
+    let mut last = 0;
+    for _ in 0..if side_by_side { 50 } else { 1 } {
+        let region = Region::new(ALLOCATOR);
+        (0..STEPS).for_each(|_| step());
+        let change = region.change();
+        last = change.allocations + change.reallocations;
+        if last == 0 {
+            break;
+        }
+    }
+    last
 }
 
 /// One and two threads, with tiles, without, and in bf16. All of them live until the end: threads that stop allocate too.

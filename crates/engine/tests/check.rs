@@ -95,10 +95,6 @@ impl<B: Backend> Backend for Broken<B> {
         self.inner.precision()
     }
 
-    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.inner.scope(work)
-    }
-
     fn zeros(&self, len: usize) -> B::Buffer {
         self.inner.zeros(len)
     }

@@ -270,9 +270,6 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Runs `work` where this backend's kernels start fastest (inside its thread pool).
-    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
-
     /// Backends of one thread each, one for every thread of this one, whose results are bitwise this one's and
     /// whose buffers are this one's: for work of which there is enough that each piece can stay on its thread.
     /// None where work is not divided by threads.

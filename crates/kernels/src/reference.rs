@@ -132,10 +132,6 @@ impl Backend for Reference {
         "f64"
     }
 
-    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        work()
-    }
-
     fn zeros(&self, len: usize) -> Vec<f64> {
         vec![0.0; len]
     }

@@ -145,7 +145,6 @@ pub fn train_from<B: Backend>(
         cohort.trials().len(),
         "a position of another number of trials"
     );
-    let backend = cohort.backend();
     // Sequences have a layout of their own and ignore this one.
     let layout = cohort
         .model()
@@ -156,22 +155,20 @@ pub fn train_from<B: Backend>(
         (Role::Evaluation, &split.evaluation),
     ];
     cohort.settle_on_device(parts, layout);
-    backend.scope(|| {
-        let mut run = Run {
-            layout,
-            cohort,
-            split,
-            schedule,
-            observer,
-        };
-        if run.epochs(position).is_break() {
-            for trial in run.running() {
-                run.cohort.set_status(trial, Status::Interrupted);
-                // The run stops anyway, whatever the observer says now.
-                let _ = run.tell(&Event::Ended { trial });
-            }
+    let mut run = Run {
+        layout,
+        cohort,
+        split,
+        schedule,
+        observer,
+    };
+    if run.epochs(position).is_break() {
+        for trial in run.running() {
+            run.cohort.set_status(trial, Status::Interrupted);
+            // The run stops anyway, whatever the observer says now.
+            let _ = run.tell(&Event::Ended { trial });
         }
-    });
+    }
 }
 
 struct Run<'r, 'b, B: Backend> {

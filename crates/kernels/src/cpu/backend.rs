@@ -45,10 +45,6 @@ impl Backend for CpuBackend {
         self.choice(layer)
     }
 
-    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.threads.scope(work)
-    }
-
     fn lanes(&self) -> Vec<Self> {
         let lane = |_| Self {
             set: self.set,

@@ -9,7 +9,7 @@ const STRIP: usize = 4096;
 
 /// Runs `work(from, len)` over strips of `0..total`, where one value costs about `cost` multiply-adds.
 fn strips(threads: &Threads, total: usize, cost: usize, work: impl Fn(usize, usize) + Send + Sync) {
-    threads.for_each(total.div_ceil(STRIP), STRIP * cost, |strip| {
+    threads.for_each(total.div_ceil(STRIP), STRIP * cost, |_, strip| {
         let from = strip * STRIP;
         work(from, STRIP.min(total - from));
     });

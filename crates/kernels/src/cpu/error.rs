@@ -8,7 +8,7 @@ use std::fmt;
 pub enum CpuError {
     /// An instruction set was asked for that is unknown or that this CPU lacks.
     InstructionSet(String),
-    /// The thread pool could not be started.
+    /// Threads could not be started.
     Threads(String),
 }
 

@@ -23,6 +23,7 @@ mod rows;
 mod scratch;
 mod signal;
 mod sweep;
+mod team;
 mod threads;
 mod tile;
 mod weight_gradient;
@@ -258,14 +259,14 @@ impl CpuBackend {
         });
     }
 
-    /// Runs `work` in the thread pool, with a recurrent cell's packed weights.
+    /// Runs `work` with a recurrent cell's packed weights.
     fn with_sequence(
         &self,
         cell: &RecurrentCell,
         direction: Direction,
         batch: usize,
         hidden: &[f32],
-        work: impl FnOnce(Sequence<'_>, &mut Workers<'_>) + Send,
+        work: impl FnOnce(Sequence<'_>, &mut Workers<'_>),
     ) {
         let set = self.set.for_columns(cell.width);
         let packing = Packing::new(set.lanes(), 1, cell.width, cell.width);
@@ -281,7 +282,7 @@ impl CpuBackend {
                 tiles,
             };
             let mut workers = self.workers(set, &mut scratch.parts);
-            self.threads.scope(|| work(sequence, &mut workers));
+            work(sequence, &mut workers);
         });
     }
 

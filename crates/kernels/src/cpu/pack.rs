@@ -77,7 +77,7 @@ pub(super) fn pack(
     out.reserve(packing.blocks() * packing.block_len());
     let to = Pointer::new(out);
     let items = packing.blocks() * packing.taps;
-    threads.for_each(items, packing.tap_len(), |item| {
+    threads.for_each(items, packing.tap_len(), |_, item| {
         let (block, tap) = (item / packing.taps, item % packing.taps);
         let matrix = &weight[tap * inputs * outputs..][..inputs * outputs];
         // SAFETY: every item writes its own `tap_len` values, all of them inside the reserved length.

@@ -111,8 +111,7 @@ pub(super) fn step(
         unsafe { set.run(kernel) };
     };
     let rows = batch.next_multiple_of(MOST_ROWS);
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(packing.blocks(), cost, rows * packing.block, work) };
+    workers.for_each(packing.blocks(), cost, rows * packing.block, work);
 }
 
 /// Rows of a tile at most: products may fill whole tiles.

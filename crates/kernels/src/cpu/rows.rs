@@ -101,8 +101,7 @@ pub(super) fn gather(
         unsafe { set.run(kernel) };
     };
     let len = packing.block_len() + longest * size;
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(rows * walks, cost, len, work) };
+    workers.for_each(rows * walks, cost, len, work);
     let locations = grid.height * grid.width;
     complete(threads, set, locations, batch, packing, finish);
 }

@@ -31,10 +31,7 @@ pub(super) struct Workers<'a> {
 impl Workers<'_> {
     /// As [`Threads::for_each`], with `len` values for the thread that an item runs on; they begin on a cache line
     /// and hold anything.
-    ///
-    /// # Safety
-    /// `work` must not wait for the thread pool: its thread would meanwhile run other items on the same values.
-    pub(super) unsafe fn for_each(
+    pub(super) fn for_each(
         &mut self,
         items: usize,
         cost: usize,
@@ -45,11 +42,9 @@ impl Workers<'_> {
         let stride = len.next_multiple_of(16);
         self.parts.reserve(self.threads.count() * stride);
         let parts = Pointer::new(self.parts);
-        self.threads.for_each(items, cost, |item| {
-            let from = self.threads.index() * stride;
-            // SAFETY: every thread has an index of its own below the count, and runs one item at a time; where the
-            // caller does all items itself, nobody else does any.
-            work(unsafe { parts.slice(from, len) }, item);
+        self.threads.for_each(items, cost, |thread, item| {
+            // SAFETY: every thread has a number of its own below the count, and runs one item at a time.
+            work(unsafe { parts.slice(thread * stride, len) }, item);
         });
     }
 }

@@ -82,8 +82,7 @@ pub(super) fn sweep(
         // own block and location.
         unsafe { set.run(kernel) };
     };
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(items, cost, batch * packing.block, work) };
+    workers.for_each(items, cost, batch * packing.block, work);
     complete(workers.threads, set, locations, batch, packing, finish);
 }
 
@@ -297,7 +296,7 @@ fn second_pass(
     first: &[f32],
     second: &[f32],
 ) {
-    threads.for_each(locations, 4 * batch * channels, |location| {
+    threads.for_each(locations, 4 * batch * channels, |_, location| {
         let kernel = ChannelKernel {
             location,
             batch,

@@ -1,48 +1,47 @@
-//! The thread pool: items run in any order on any thread, results depend on neither.
+//! The threads that kernels are divided among: items run in any order on any of them, results depend on neither.
 
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use super::team::Team;
+use std::io;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 /// Multiply-adds below which handing an item to another thread costs more than it saves.
 const WORTH_SHARING: usize = 60_000;
 
+/// The threads that a backend computes on: the calling one and those that help it.
 pub(super) struct Threads {
     /// None: everything runs on the calling thread.
-    pool: Option<ThreadPool>,
+    team: Option<Team>,
 }
 
 impl Threads {
     /// `count` threads, 0 for one per core.
-    pub(super) fn new(count: usize) -> Result<Self, ThreadPoolBuildError> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|i| format!("sansprop-{i}"))
-            .build()?;
-        Ok(Self { pool: Some(pool) })
+    pub(super) fn new(count: usize) -> io::Result<Self> {
+        let count = match count {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let team = match count {
+            1 => None,
+            _ => Some(Team::new(count)?),
+        };
+        Ok(Self { team })
     }
 
     /// The calling thread alone, whichever that is.
     pub(super) fn caller() -> Self {
-        Self { pool: None }
+        Self { team: None }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.pool
-            .as_ref()
-            .map_or(1, ThreadPool::current_num_threads)
-    }
-
-    pub(super) fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
+        self.team.as_ref().map_or(1, Team::count)
     }
 
     /// Runs `work` once on every thread, at the same time.
     pub(super) fn on_each(&self, work: impl Fn() + Sync) {
-        match &self.pool {
-            Some(pool) => drop(pool.broadcast(|_| work())),
+        match &self.team {
+            Some(team) => team.all(&work),
             None => work(),
         }
     }
@@ -53,28 +52,36 @@ impl Threads {
         items: &mut [T],
         work: impl Fn(&mut T) + Send + Sync,
     ) {
-        self.scope(|| items.par_iter_mut().with_max_len(1).for_each(&work));
+        let items = Mutex::new(items.iter_mut());
+        let next = || {
+            let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
+            items.next()
+        };
+        let one_by_one = |_: usize| {
+            while let Some(item) = next() {
+                work(item);
+            }
+        };
+        match &self.team {
+            Some(team) => team.together(&one_by_one),
+            None => one_by_one(0),
+        }
     }
 
-    /// The calling thread's place among these, 0 if it is none of them.
-    pub(super) fn index(&self) -> usize {
-        let pool = self.pool.as_ref();
-        pool.and_then(ThreadPool::current_thread_index).unwrap_or(0)
-    }
-
-    /// Runs `work(0..items)`, where one item costs about `cost` multiply-adds.
-    pub(super) fn for_each(&self, items: usize, cost: usize, work: impl Fn(usize) + Send + Sync) {
+    /// Runs `work(thread, item)` for the items `0..items`, of which one costs about `cost` multiply-adds, on threads
+    /// `0..count`, each of which runs one item at a time.
+    pub(super) fn for_each(
+        &self,
+        items: usize,
+        cost: usize,
+        work: impl Fn(usize, usize) + Send + Sync,
+    ) {
         let grain = (WORTH_SHARING / cost.max(1)).max(1);
-        match &self.pool {
-            Some(pool) if pool.current_num_threads() > 1 && items > grain => pool.install(|| {
-                (0..items)
-                    .into_par_iter()
-                    .with_min_len(grain)
-                    .fold(|| (), |(), item| work(item))
-                    .for_each(|()| end_of_share());
-            }),
+        let share = |thread: usize, items: Range<usize>| items.for_each(|item| work(thread, item));
+        match &self.team {
+            Some(team) if items > grain => team.share(items, grain, &share, &end_of_share),
             _ => {
-                (0..items).for_each(work);
+                share(0, 0..items);
                 end_of_share();
             }
         }

@@ -184,7 +184,7 @@ pub(super) fn weight_gradient(
     partials.reserve(cut.len());
     let shared = Pointer::new(partials);
     let cost = layer.multiply_adds(batch) / cut.tasks();
-    threads.for_each(cut.tasks(), cost, |number| {
+    threads.for_each(cut.tasks(), cost, |_, number| {
         // SAFETY: every task is one thread's, which alone touches the task's rows of its chunk's partial sums.
         let task = unsafe { cut.task(layer, shared, number) };
         for tap in 0..layer.wiring.taps() {
@@ -218,7 +218,7 @@ pub(super) fn add_partials(
     let (partials, len) = (&partials[..cut.len()], layer.weights());
     let scale = layer.scale as f32;
     let out = Pointer::new(weights);
-    threads.for_each(len.div_ceil(STRIP), STRIP * cut.chunks, |strip| {
+    threads.for_each(len.div_ceil(STRIP), STRIP * cut.chunks, |_, strip| {
         let from = strip * STRIP;
         // SAFETY: strips do not overlap.
         let out = unsafe { out.slice(from, STRIP.min(len - from)) };

@@ -159,10 +159,6 @@ impl Backend for GpuBackend {
         Some(self)
     }
 
-    fn scope<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        work()
-    }
-
     fn zeros(&self, len: usize) -> GpuBuffer {
         let buffer = GpuBuffer::empty(&self.device, len);
         if len > 0 {

@@ -102,8 +102,7 @@ pub(in crate::cpu) fn gather<const PARTS: usize>(
         unsafe { set.run(kernel) };
     };
     let len = sums + room.slots() * rows.panel_words();
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(cells.count() * parts, cost, len, work) };
+    workers.for_each(cells.count() * parts, cost, len, work);
     complete(threads, set, count, batch, packing, finish);
 }
 

@@ -73,8 +73,7 @@ pub(in crate::cpu) fn gradient<const PARTS: usize>(
         unsafe { set.run(kernel) };
     };
     let len = source_words + signal_words + SQUARE * SQUARE;
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(cut.tasks(), cost, len, work) };
+    workers.for_each(cut.tasks(), cost, len, work);
     add_partials(threads, layer, cut, partials, weights, biases);
 }
 

@@ -65,8 +65,7 @@ pub(in crate::cpu) fn matrix_gradient<const PARTS: usize>(
     };
     let len = source_words + signal_words + BLOCK * BLOCK;
     let cost = layer.multiply_adds(operands.batch) / (down * across) / WORDS;
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(down * across + 1, cost, len, work) };
+    workers.for_each(down * across + 1, cost, len, work);
 }
 
 struct BiasKernel<'a> {

@@ -30,7 +30,7 @@ pub(in crate::cpu) fn pack<const PARTS: usize>(
     let items = packing.blocks() * packing.taps;
     out.reserve(items * tap_words);
     let to = Pointer::new(out);
-    threads.for_each(items, packing.tap_len(), |item| {
+    threads.for_each(items, packing.tap_len(), |_, item| {
         let (block, tap) = (item / packing.taps, item % packing.taps);
         let matrix = &weight[tap * depth * columns..][..depth * columns];
         // SAFETY: every item writes its own words, all of them inside the reserved length.

@@ -71,8 +71,7 @@ pub(in crate::cpu) fn product<const PARTS: usize>(
         unsafe { set.run(kernel) };
     };
     let len = blocks * (sums + SLAB * step_words::<PARTS>(packing));
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(packing.blocks().div_ceil(blocks), cost, len, work) };
+    workers.for_each(packing.blocks().div_ceil(blocks), cost, len, work);
     complete(threads, set, 1, batch, packing, finish);
 }
 

@@ -60,8 +60,7 @@ pub(in crate::cpu) fn gather(
         unsafe { set.run(kernel) };
     };
     let len = filled + together * TERMS * packing.block;
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(items, cost, len, work) };
+    workers.for_each(items, cost, len, work);
     complete(threads, set, 1, batch, packing, finish);
 }
 

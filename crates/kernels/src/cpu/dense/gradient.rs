@@ -51,8 +51,7 @@ pub(in crate::cpu) fn gradient(
         // and the first task's items their columns' biases.
         unsafe { set.run(kernel) };
     };
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(tasks * parts, cost, SAMPLES * (INPUTS + block), work) };
+    workers.for_each(tasks * parts, cost, SAMPLES * (INPUTS + block), work);
 }
 
 struct ProductKernel<'a> {

@@ -51,8 +51,7 @@ pub(in crate::cpu) fn gather(
         // blocks at its own tile's locations.
         unsafe { set.run(kernel) };
     };
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(tiles.count() * parts, cost, len, work) };
+    workers.for_each(tiles.count() * parts, cost, len, work);
     let locations = tiles.height * tiles.width;
     complete(threads, set, locations, batch, packing, finish);
 }

@@ -51,12 +51,11 @@ pub(in crate::cpu) fn gradient(
         // the chunk's biases.
         unsafe { set.run(kernel) };
     };
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(chunks * blocks, cost, len, work) };
+    workers.for_each(chunks * blocks, cost, len, work);
     let partials = &partials[..chunks * chunk_len];
     let out = Pointer::new(weights);
     let cost = 2 * POINTS * outputs * chunks;
-    workers.threads.for_each(inputs, cost, |input| {
+    workers.threads.for_each(inputs, cost, |_, input| {
         let kernel = RowKernel {
             partials,
             chunk_len,

@@ -89,7 +89,7 @@ pub(in crate::cpu) fn pack(
     out.reserve(packing.blocks() * packing.block_len());
     let to = Pointer::new(out);
     let items = packing.blocks() * packing.depth;
-    threads.for_each(items, 2 * POINTS * packing.block, |item| {
+    threads.for_each(items, 2 * POINTS * packing.block, |_, item| {
         let kernel = PackKernel {
             squares,
             packing,

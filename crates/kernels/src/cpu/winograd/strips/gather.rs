@@ -47,8 +47,7 @@ pub(in crate::cpu) fn gather(
         // locations.
         unsafe { set.run(kernel) };
     };
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(strips.count(), cost, fill.room.len(), work) };
+    workers.for_each(strips.count(), cost, fill.room.len(), work);
     let locations = strips.height * strips.width;
     complete(threads, set, locations, batch, packing, finish);
 }

@@ -101,8 +101,7 @@ pub(in crate::cpu) fn gradient(
         unsafe { set.run(kernel) };
     };
     let len = POINTS * (source + signal) + made + room;
-    // SAFETY: a kernel waits for nobody.
-    unsafe { workers.for_each(chunks, cost, len, work) };
+    workers.for_each(chunks, cost, len, work);
     let kernel = FinishKernel {
         partials: &partials[..chunks * chunk_len],
         chunk_len,
