@@ -131,7 +131,8 @@ impl Team {
         // SAFETY: only the thread that holds the lead writes the job, and members read it only inside a round.
         unsafe { *shared.job.get() = Some(job) };
         shared.round.0.open();
-        for (asleep, member) in shared.asleep.iter().zip(&self.members).take(wanted - 1) {
+        let helpers = shared.asleep.iter().zip(&self.members);
+        for (asleep, member) in helpers.take(wanted.saturating_sub(1)) {
             if asleep.0.load(Ordering::SeqCst) {
                 member.thread().unpark();
             }
