@@ -84,6 +84,26 @@ fn tiled_convolutions() {
     }
 }
 
+/// Layers too wide for the caches: links are walked a few at a time, all blocks of columns together, and the operands of
+/// gradients brought together; whole and cut off at every edge.
+#[test]
+fn wide_plain_sums() {
+    let cases = [
+        (4, 3, 2, 128, 128, 7),
+        (3, 3, 1, 64, 130, 100),
+        (5, 4, 1, 150, 200, 13),
+        (3, 2, 2, 70, 300, 6),
+        (2, 2, 1, 257, 129, 3),
+    ];
+    for (i, (height, width, stride, inputs, outputs, batch)) in cases.into_iter().enumerate() {
+        let wiring = Wiring::conv3x3(height, width, stride);
+        let norm = NORMS[i % 3];
+        let case = Case::new(wiring, inputs, outputs, batch, norm, ACTIVATIONS[i % 4]);
+        let name = format!("{height}×{width}, {inputs} to {outputs}, {norm:?}, strict");
+        check_as(&case, &name, CpuBackend::strict);
+    }
+}
+
 /// Grids and channels for which stride 1 is computed in strips of four columns, whole and cut off at the border, on
 /// vectors of one length or another.
 #[test]

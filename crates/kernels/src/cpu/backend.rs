@@ -3,11 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::buffer::CpuBuffer;
+use super::fill::Fill;
 use super::pack::{Direction, Packing};
 use super::pointer::Pointer;
 use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
 use super::scratch::Scratch;
-use super::sweep::{Fill, Finish, sweep};
+use super::sweep::{Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
 use super::winograd::strips::{self, Deltas};
@@ -269,7 +270,7 @@ impl Backend for CpuBackend {
                     gradient,
                 );
             } else {
-                weight_gradient(&self.threads, set, &operands, partials, weights, biases);
+                weight_gradient(&mut workers, &operands, partials, weights, biases);
             }
         });
     }

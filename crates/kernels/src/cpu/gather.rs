@@ -2,10 +2,11 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
+use super::fill::Fill;
 use super::pack::{Direction, Packing, pack};
 use super::rows::{self, Grid};
 use super::scratch::Scratch;
-use super::sweep::{Fill, Finish, sweep};
+use super::sweep::{Finish, sweep};
 use super::winograd::{self, strips};
 use super::{CpuBackend, dense};
 use crate::Layer;

@@ -88,14 +88,6 @@ impl InstructionSet {
         }
     }
 
-    /// Weights that the second-level caches of processors with this set hold beside some panels.
-    pub(super) fn cached_weights(self) -> usize {
-        match self {
-            Self::Portable | Self::Avx2 => 1 << 16,
-            Self::Avx512 | Self::Amx => 1 << 18,
-        }
-    }
-
     /// Lanes per vector.
     pub(super) fn lanes(self) -> usize {
         match self {
@@ -118,38 +110,40 @@ impl InstructionSet {
         // SAFETY: the caller guarantees the instruction set and the kernel's contract.
         unsafe {
             match self {
-                Self::Portable => kernel.run::<Portable>(),
+                Self::Portable => Portable::call(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => run_avx2(kernel),
+                Self::Avx2 => Avx2::call(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 | Self::Amx => run_avx512(kernel),
+                Self::Avx512 | Self::Amx => Avx512::call(kernel),
                 #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Avx512 | Self::Amx => kernel.run::<Portable>(),
+                Self::Avx2 | Self::Avx512 | Self::Amx => Portable::call(kernel),
+            }
+        }
+    }
+
+    /// As [`run`](Self::run) for what the tile unit takes part in, which no machine with portable vectors alone has.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[cfg(target_arch = "x86_64")]
+    pub(super) unsafe fn run_beside_tiles<K: Kernel>(self, kernel: K) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            match self {
+                Self::Portable => unreachable!("the tile unit beside portable vectors"),
+                Self::Avx2 => Avx2::call(kernel),
+                Self::Avx512 | Self::Amx => Avx512::call(kernel),
             }
         }
     }
 }
 
 /// A kernel written over [`Lanes`]. `run` and all that it calls must be `#[inline(always)]`, closures
-/// excluded, so that the whole body is compiled with the instruction set of its caller.
+/// excluded, so that the whole body is compiled with the instruction set of its caller; or go through [`Lanes::call`].
 pub(super) trait Kernel {
     /// Does the work.
     ///
     /// # Safety
     /// The CPU must have the instruction set of `V`; the implementor states what else must hold.
     unsafe fn run<V: Lanes>(self);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2<K: Kernel>(kernel: K) {
-    // SAFETY: this function's features are those of `Avx2`; the rest is the caller's promise.
-    unsafe { kernel.run::<Avx2>() }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn run_avx512<K: Kernel>(kernel: K) {
-    // SAFETY: this function's features are those of `Avx512`; the rest is the caller's promise.
-    unsafe { kernel.run::<Avx512>() }
 }

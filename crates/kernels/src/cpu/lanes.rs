@@ -1,6 +1,8 @@
 //! One vector of `f32` lanes: what the micro-kernels are written in, for every instruction set.
 
-/// A SIMD vector. All methods are inlined into a caller that enables the instruction set.
+use super::isa::Kernel;
+
+/// A SIMD vector. All methods but [`call`](Self::call) are inlined into a caller that enables the instruction set.
 ///
 /// # Safety
 /// Every method may be called only where the CPU has the instruction set of the type; loads and stores need
@@ -14,6 +16,15 @@ pub(super) trait Lanes: Copy {
     const ROWS_OF_ONE: usize;
     /// Whether registers are left for two rows of weights beside a micro-tile two vectors wide.
     const TWO_TERMS: bool = false;
+
+    /// Terms of a micro-tile's sums that follow each other without a loop, and so share its additions of addresses.
+    const TERMS: usize = 1;
+
+    /// Runs a kernel in a function of its own, which has the instruction set: what several kernels do is compiled once.
+    ///
+    /// # Safety
+    /// The kernel's own contract, too.
+    unsafe fn call<K: Kernel>(kernel: K);
 
     /// Asks for the cache line at an address that will soon be read; any address may be given.
     #[inline(always)]
@@ -145,6 +156,11 @@ impl Lanes for Portable {
     const ROWS: usize = 6;
     const ROWS_OF_ONE: usize = 12;
 
+    #[inline(never)]
+    unsafe fn call<K: Kernel>(kernel: K) {
+        // SAFETY: handed on from the caller.
+        unsafe { kernel.run::<Self>() }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         Self([x; 4])

@@ -9,6 +9,7 @@ mod choice;
 mod dense;
 mod elementwise;
 mod error;
+mod fill;
 mod gather;
 mod isa;
 mod lanes;

@@ -1,5 +1,6 @@
 //! The register tile of a weight gradient: outer products, summed over samples.
 
+use super::isa::Kernel;
 use super::lanes::{self, CHAINS, Lanes, fold};
 use super::tile::{RowTile, most_rows, run_rows, tiles};
 
@@ -83,25 +84,39 @@ impl Sum {
 /// The instruction set of `V`; valid panels; `rows` rows of `outputs` writable values behind `sum`.
 #[inline(always)]
 pub(super) unsafe fn add_outer_product<V: Lanes>(product: OuterProduct, sum: Sum) {
-    let mut column = 0;
-    while column < product.outputs {
-        let left = product.outputs - column;
-        let vectors = 1 + usize::from(left > V::LEN);
-        for (from, rows) in tiles(product.rows, most_rows::<V>(vectors)) {
-            // SAFETY: handed on from the caller; rows and columns lie inside the product.
-            unsafe {
-                if left >= 2 * V::LEN {
-                    outer_tile::<V, 2, false>(product, column, 2 * V::LEN, from, rows, sum);
-                } else if left > V::LEN {
-                    outer_tile::<V, 2, true>(product, column, left, from, rows, sum);
-                } else if left == V::LEN {
-                    outer_tile::<V, 1, false>(product, column, left, from, rows, sum);
-                } else {
-                    outer_tile::<V, 1, true>(product, column, left, from, rows, sum);
+    // SAFETY: handed on from the caller.
+    unsafe { V::call(AddOuterProduct { product, sum }) }
+}
+
+struct AddOuterProduct {
+    product: OuterProduct,
+    sum: Sum,
+}
+
+impl Kernel for AddOuterProduct {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Self { product, sum } = self;
+        let mut column = 0;
+        while column < product.outputs {
+            let left = product.outputs - column;
+            let vectors = 1 + usize::from(left > V::LEN);
+            for (from, rows) in tiles(product.rows, most_rows::<V>(vectors)) {
+                // SAFETY: the contract of [`add_outer_product`]; rows and columns lie inside the product.
+                unsafe {
+                    if left >= 2 * V::LEN {
+                        outer_tile::<V, 2, false>(product, column, 2 * V::LEN, from, rows, sum);
+                    } else if left > V::LEN {
+                        outer_tile::<V, 2, true>(product, column, left, from, rows, sum);
+                    } else if left == V::LEN {
+                        outer_tile::<V, 1, false>(product, column, left, from, rows, sum);
+                    } else {
+                        outer_tile::<V, 1, true>(product, column, left, from, rows, sum);
+                    }
                 }
             }
+            column += 2 * V::LEN;
         }
-        column += 2 * V::LEN;
     }
 }
 
@@ -142,9 +157,15 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
         // SAFETY: inputs `from..from + M` and the named columns lie inside the panels and `sum`; only `last`
         // values of the last vector are touched if it is partial.
         unsafe {
+            let Sum { to, add, scale, .. } = self.sum;
             let mut sums = [[V::splat(0.0); NV]; M];
             let mut a = product.a.add(from);
             let mut delta = product.delta.add(self.column);
+            // The sums come from further away than the panels.
+            let sums_of = |row: usize| to.add((from + row) * self.sum.row + self.column);
+            for row in 0..M {
+                V::prefetch(sums_of(row));
+            }
             for _ in 0..product.batch {
                 let mut d = [V::splat(0.0); NV];
                 for (v, d) in d.iter_mut().enumerate() {
@@ -164,11 +185,10 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
                 a = a.add(product.inputs);
                 delta = delta.add(product.delta_row);
             }
-            let Sum { to, add, scale, .. } = self.sum;
             let scale = V::splat(scale);
             for (row, sums) in sums.iter().enumerate() {
                 for (v, &s) in sums.iter().enumerate() {
-                    let at = to.add((from + row) * self.sum.row + self.column + v * V::LEN);
+                    let at = sums_of(row).add(v * V::LEN);
                     if partial(v) {
                         let before = match add {
                             true => V::load_partial(at, self.last),

@@ -1,6 +1,7 @@
 //! Weights rearranged into column blocks that the micro-kernels read front to back.
 
 use super::buffer::CpuBuffer;
+use super::lanes::Lanes;
 use super::pointer::Pointer;
 use super::rounding::bf16;
 use super::threads::Threads;
@@ -111,6 +112,23 @@ pub(super) fn pack(
             tile.iter_mut().for_each(|v| *v = bf16(*v));
         }
     });
+}
+
+/// Copies the first values of a row to a block of whole vectors, with zeros for those that the row lacks.
+///
+/// # Safety
+/// The instruction set of `V`.
+#[inline(always)]
+pub(super) unsafe fn copy_row<V: Lanes>(row: &[f32], block: &mut [f32]) {
+    if row.len() < block.len() {
+        block[..row.len()].copy_from_slice(row);
+        block[row.len()..].fill(0.0);
+        return;
+    }
+    for at in (0..block.len()).step_by(V::LEN) {
+        // SAFETY: a whole vector from `at` on lies inside both.
+        unsafe { V::load(row.as_ptr().add(at)).store(block.as_mut_ptr().add(at)) };
+    }
 }
 
 /// `out[k, j] = rows[j, k]` for rows of `len` values; rows of `out` are `stride` apart.

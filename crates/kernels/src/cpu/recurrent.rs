@@ -156,6 +156,7 @@ impl Kernel for StepKernel<'_> {
                     weights: packed[self.block * packing.block_len()..].as_ptr(),
                     block: packing.block,
                     add: false,
+                    next: [&[]; 2],
                 };
                 // SAFETY: the panel is `[batch, width]`, the packed block whole, scratch `[batch, block]`.
                 unsafe { gather_block::<V>(source, scratch) };

@@ -153,7 +153,7 @@ impl Kernel for RowKernel<'_> {
             for (place, column) in self.columns.enumerate() {
                 let at = (row * grid.width + column, self.block);
                 let filled = walk.out.add(place * size);
-                finish_block::<V>(self.finish, packing, at, batch, filled);
+                finish_block::<V>(&self.finish, packing, at, batch, filled);
             }
         }
     }

@@ -2,11 +2,11 @@
 //! them.
 
 use super::buffer::CpuBuffer;
+use super::fill::Fill;
 use super::pack::{Direction, Packing, pack};
 use super::panel::Slopes;
 use super::pointer::Pointer;
 use super::scratch::Scratch;
-use super::sweep::Fill;
 use super::winograd::strips::{self, Arriving, Deltas, Strips, Through};
 use super::{CpuBackend, dense, feedback_port};
 use crate::{Norm, Signal, SignalGradient};

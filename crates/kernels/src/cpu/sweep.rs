@@ -1,5 +1,6 @@
 //! One pass over all panels: fill a column block in scratch, finish it while it is in cache.
 
+use super::fill::{Fill, fill_blocks};
 use super::isa::{InstructionSet, Kernel};
 use super::lanes::Lanes;
 use super::pack::Packing;
@@ -7,30 +8,14 @@ use super::panel::{self, Column, FeedbackPort, ForwardPort, Slopes};
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
-use super::tile::{GatherSource, gather_block};
-use crate::{Links, NORM_EPSILON, Norm};
+use crate::{NORM_EPSILON, Norm};
+use std::ops::Range;
 
-/// What fills a column block.
-#[derive(Clone, Copy)]
-pub(super) enum Fill<'a> {
-    /// Products of source panels with packed weights.
-    Gather {
-        links: &'a Links,
-        panels: &'a [f32],
-        packed: &'a [f32],
-        packing: Packing,
-    },
-    /// The same `[batch, channel]` panel at every location.
-    Broadcast { panel: &'a [f32], packing: Packing },
-}
+/// Column blocks of a location that are filled together at most.
+const MOST_BLOCKS: usize = 8;
 
-impl Fill<'_> {
-    pub(super) fn packing(&self) -> Packing {
-        match self {
-            Self::Gather { packing, .. } | Self::Broadcast { packing, .. } => *packing,
-        }
-    }
-}
+/// Items that each thread should find at least.
+const ITEMS: usize = 4;
 
 /// What happens to a filled column block.
 #[derive(Clone, Copy)]
@@ -60,29 +45,29 @@ pub(super) fn sweep(
         Fill::Gather { links, .. } => links.len() * packing.depth / locations.max(1),
         Fill::Broadcast { .. } => 1,
     };
-    let cost = batch * packing.block * (products + 16);
-    let (items, set) = (locations * packing.blocks(), workers.set);
-    // Where a cache holds all weights, a panel's blocks follow each other, which read and write the same lines; otherwise
-    // blocks vary slowest: neighbouring items share a block's weights and most source panels.
-    let together = packing.blocks() * packing.block_len() <= set.cached_weights();
+    // Neighbouring blocks of a location read the same panels, as long as enough items are left for all threads.
+    let set = workers.set;
+    let enough = (locations * packing.blocks() / (ITEMS * workers.threads.count())).max(1);
+    let groups = packing.blocks().div_ceil(enough.min(MOST_BLOCKS));
+    let together = packing.blocks().div_ceil(groups);
+    let filled = batch * packing.block;
+    let cost = together * filled * (products + 16);
     let work = |scratch: &mut [f32], item: usize| {
-        let (location, block) = match together {
-            true => (item / packing.blocks(), item % packing.blocks()),
-            false => (item % locations, item / locations),
-        };
-        let kernel = BlockKernel {
+        // Groups vary slowest: neighbouring items share a group's weights and most source panels.
+        let (location, first) = (item % locations, item / locations * together);
+        let kernel = BlocksKernel {
             location,
-            block,
+            blocks: first..(first + together).min(packing.blocks()),
             batch,
             fill,
             finish,
             scratch,
         };
         // SAFETY: `set` was found available when the backend was made; every item writes only the columns of its
-        // own block and location.
+        // own blocks and location.
         unsafe { set.run(kernel) };
     };
-    workers.for_each(items, cost, batch * packing.block, work);
+    workers.for_each(locations * groups, cost, together * filled, work);
     complete(workers.threads, set, locations, batch, packing, finish);
 }
 
@@ -112,73 +97,31 @@ pub(super) fn complete(
     }
 }
 
-struct BlockKernel<'a> {
+struct BlocksKernel<'a> {
     location: usize,
-    block: usize,
+    blocks: Range<usize>,
     batch: usize,
     fill: Fill<'a>,
     finish: Finish<'a>,
+    /// `[block, batch, column of the block]`
     scratch: &'a mut [f32],
 }
 
-impl Kernel for BlockKernel<'_> {
+impl Kernel for BlocksKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let packing = self.fill.packing();
-        let place = (self.location, self.block);
+        let filled = self.batch * packing.block;
         let scratch = self.scratch.as_mut_ptr();
         // SAFETY: the buffers behind `fill` and `finish` were checked by the caller of `sweep` against the
-        // layer's shape, and no other item touches this block of this location.
+        // layer's shape, and no other item touches these blocks of this location.
         unsafe {
-            fill_block::<V>(self.fill, place, self.batch, scratch);
-            finish_block::<V>(self.finish, packing, place, self.batch, scratch);
-        }
-    }
-}
-
-/// Fills the column block `block` of the panel at `location` in `scratch`, `[batch, block columns]`.
-///
-/// # Safety
-/// The instruction set of `V`; arrays behind `fill` of the layer's shape; room in scratch.
-#[inline(always)]
-pub(super) unsafe fn fill_block<V: Lanes>(
-    fill: Fill<'_>,
-    (location, block): (usize, usize),
-    batch: usize,
-    scratch: *mut f32,
-) {
-    // SAFETY: handed on from the caller.
-    unsafe {
-        match fill {
-            Fill::Gather {
-                links,
-                panels,
-                packed,
-                packing,
-            } => {
-                let source = GatherSource {
-                    links: links.of(location),
-                    panels: panels.as_ptr(),
-                    panel_len: batch * packing.depth,
-                    batch,
-                    depth: packing.depth,
-                    row: packing.depth,
-                    weights: packed.as_ptr().add(block * packing.block_len()),
-                    block: packing.block,
-                    add: false,
-                };
-                gather_block::<V>(source, scratch);
-            }
-            Fill::Broadcast { panel, packing } => {
-                let first = block * packing.block;
-                let used = packing.block.min(packing.columns - first);
-                for row in 0..batch {
-                    std::ptr::copy_nonoverlapping(
-                        panel.as_ptr().add(row * packing.columns + first),
-                        scratch.add(row * packing.block),
-                        used,
-                    );
-                }
+            let blocks = self.blocks.clone();
+            fill_blocks::<V>(self.fill, self.location, blocks, self.batch, scratch);
+            for (place, block) in self.blocks.enumerate() {
+                let scratch = scratch.add(place * filled);
+                let at = (self.location, block);
+                finish_block::<V>(&self.finish, packing, at, self.batch, scratch);
             }
         }
     }
@@ -191,31 +134,55 @@ pub(super) unsafe fn fill_block<V: Lanes>(
 /// other thread touches this block.
 #[inline(always)]
 pub(super) unsafe fn finish_block<V: Lanes>(
-    finish: Finish<'_>,
+    finish: &Finish<'_>,
     packing: Packing,
-    (location, block): (usize, usize),
+    place: (usize, usize),
     batch: usize,
     scratch: *mut f32,
 ) {
-    for vector in 0..packing.block / V::LEN {
-        let channel = block * packing.block + vector * V::LEN;
-        if channel >= packing.columns {
-            break;
-        }
-        let column = Column::<false> {
-            scratch: scratch.wrapping_add(vector * V::LEN),
-            stride: packing.block,
-            batch,
-            channel,
-            count: V::LEN.min(packing.columns - channel),
-            channels: packing.columns,
-            location,
-        };
-        // SAFETY: handed on from the caller; the column lies inside the block.
-        unsafe {
-            match column.count == V::LEN {
-                true => finish_column::<V, true>(finish, column.whole()),
-                false => finish_column::<V, false>(finish, column),
+    let kernel = FinishBlock {
+        finish,
+        packing,
+        place,
+        batch,
+        scratch,
+    };
+    // SAFETY: handed on from the caller.
+    unsafe { V::call(kernel) }
+}
+
+struct FinishBlock<'a> {
+    finish: &'a Finish<'a>,
+    packing: Packing,
+    place: (usize, usize),
+    batch: usize,
+    scratch: *mut f32,
+}
+
+impl Kernel for FinishBlock<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let (finish, packing, (location, block)) = (*self.finish, self.packing, self.place);
+        for vector in 0..packing.block / V::LEN {
+            let channel = block * packing.block + vector * V::LEN;
+            if channel >= packing.columns {
+                break;
+            }
+            let column = Column::<false> {
+                scratch: self.scratch.wrapping_add(vector * V::LEN),
+                stride: packing.block,
+                batch: self.batch,
+                channel,
+                count: V::LEN.min(packing.columns - channel),
+                channels: packing.columns,
+                location,
+            };
+            // SAFETY: the contract of [`finish_block`]; the column lies inside the block.
+            unsafe {
+                match column.count == V::LEN {
+                    true => finish_column::<V, true>(finish, column.whole()),
+                    false => finish_column::<V, false>(finish, column),
+                }
             }
         }
     }

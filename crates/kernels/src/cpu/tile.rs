@@ -1,5 +1,6 @@
 //! Register tiles, and the one of a gather.
 
+use super::isa::Kernel;
 use super::lanes::Lanes;
 use crate::Link;
 
@@ -92,6 +93,8 @@ pub(super) struct GatherSource<'a> {
     pub block: usize,
     /// Whether the sums go on from what stands in `out`.
     pub add: bool,
+    /// What is read next, which is asked for on the way.
+    pub next: [&'a [f32]; 2],
 }
 
 /// `out[row, column] = Σ_links Σ_k panel(src)[row, k] · W[tap][k, column]` for all rows of one block, or that much more.
@@ -102,13 +105,53 @@ pub(super) struct GatherSource<'a> {
 /// `block` is `V::LEN` or twice that.
 #[inline(always)]
 pub(super) unsafe fn gather_block<V: Lanes>(source: GatherSource<'_>, out: *mut f32) {
-    let vectors = source.block / V::LEN;
-    for (from, rows) in tiles(source.batch, most_rows::<V>(vectors)) {
-        // SAFETY: handed on from the caller; the tile's rows lie inside the batch.
-        unsafe {
-            match vectors {
-                1 => run_rows::<V, _>(GatherTile::<1> { source, out }, from, rows),
-                _ => run_rows::<V, _>(GatherTile::<2> { source, out }, from, rows),
+    // SAFETY: handed on from the caller.
+    unsafe { V::call(GatherBlock { source, out }) }
+}
+
+struct GatherBlock<'a> {
+    source: GatherSource<'a>,
+    out: *mut f32,
+}
+
+impl Kernel for GatherBlock<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Self { source, out } = self;
+        let vectors = source.block / V::LEN;
+        for (from, rows) in tiles(source.batch, most_rows::<V>(vectors)) {
+            // SAFETY: the contract of [`gather_block`]; the tile's rows lie inside the batch.
+            unsafe {
+                match vectors {
+                    1 => run_rows::<V, _>(GatherTile::<1> { source, out }, from, rows),
+                    _ => run_rows::<V, _>(GatherTile::<2> { source, out }, from, rows),
+                }
+            }
+        }
+    }
+}
+
+/// Adds one term to the sums of a tile: its row of weights times a value of each row, which lie `stride` apart.
+///
+/// # Safety
+/// The instruction set of `V`; `NV` vectors of weights, `M` values.
+#[inline(always)]
+unsafe fn add_term<V: Lanes, const NV: usize, const M: usize>(
+    sums: &mut [[V; NV]; M],
+    values: *const f32,
+    stride: usize,
+    weights: *const f32,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let mut w = [V::splat(0.0); NV];
+        for (v, w) in w.iter_mut().enumerate() {
+            *w = V::load(weights.add(v * V::LEN));
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let x = V::splat(*values.add(row * stride));
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = x.mul_add(w, *sum);
             }
         }
     }
@@ -137,17 +180,16 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
                     }
                 }
             }
+            for next in source.next {
+                let share = |row: usize| row * next.len() / source.batch;
+                for line in (share(from)..share(from + M)).step_by(LINE) {
+                    V::prefetch(next.as_ptr().add(line));
+                }
+            }
             for link in source.links {
                 let panel = source
                     .panels
                     .add(link.location as usize * source.panel_len + from * stride);
-                // The next tile's rows of this panel: a tile meets too many panels for the processor to see a stream.
-                // Narrow panels are small enough to stay near.
-                if NV > 1 && depth == stride {
-                    for line in (0..M * depth).step_by(LINE) {
-                        V::prefetch(panel.wrapping_add(M * depth + line));
-                    }
-                }
                 let mut weights = source.weights.add(link.tap as usize * depth * source.block);
                 let pairs = if V::TWO_TERMS && NV == 2 {
                     depth / 2
@@ -171,18 +213,18 @@ impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
                         }
                     }
                 }
-                for k in 2 * pairs..depth {
-                    let mut w = [V::splat(0.0); NV];
-                    for (v, w) in w.iter_mut().enumerate() {
-                        *w = V::load(weights.add(v * V::LEN));
+                let mut k = 2 * pairs;
+                while V::TERMS > 1 && k + V::TERMS <= depth {
+                    for term in 0..V::TERMS {
+                        let weights = weights.add(term * NV * V::LEN);
+                        add_term(&mut sums, panel.add(k + term), stride, weights);
                     }
+                    weights = weights.add(V::TERMS * NV * V::LEN);
+                    k += V::TERMS;
+                }
+                for k in k..depth {
+                    add_term(&mut sums, panel.add(k), stride, weights);
                     weights = weights.add(NV * V::LEN);
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = V::splat(*panel.add(row * stride + k));
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum = x.mul_add(w, *sum);
-                        }
-                    }
                 }
             }
             for (row, sums) in sums.iter().enumerate() {

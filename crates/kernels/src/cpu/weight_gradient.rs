@@ -1,12 +1,14 @@
 //! Weight gradients: outer products of source and feedback panels, summed in an order that the shape fixes.
 
 use super::buffer::CpuBuffer;
-use super::isa::{InstructionSet, Kernel};
+use super::isa::Kernel;
 use super::lanes::Lanes;
 use super::outer_product::{
     FEW_INPUTS, OuterProduct, Sum, THREE, add_outer_product, add_rows, add_three_outer_products,
 };
+use super::pack::copy_row;
 use super::pointer::Pointer;
+use super::scratch::Workers;
 use super::threads::Threads;
 use crate::{Layer, Link};
 
@@ -16,6 +18,11 @@ pub(super) const PARTIAL_VALUES: usize = 8 << 20;
 pub(super) const CHUNKS: usize = 16;
 /// Inputs of one task: a task's partial sum should stay in the second-level cache.
 pub(super) const INPUTS_PER_TASK: usize = 64;
+
+/// Outputs from which on both panels' values are brought together before they meet.
+const MANY_OUTPUTS: usize = 128;
+/// Inputs of a strip whose values of all samples stay in the first-level cache beside a block of deltas, at most.
+const STRIP: usize = 26;
 
 /// How a layer's gradient is cut into tasks. It depends on the layer's shape alone, so the order of additions
 /// and with it every bit of the result is the same for any number of threads.
@@ -97,13 +104,17 @@ struct ChunkKernel<'a> {
     input: &'a [f32],
     delta: &'a [f32],
     task: Task<'a>,
+    /// `[sample, input of a strip]`
+    sources: &'a mut [f32],
+    /// `[block, sample, column of the block]`
+    signals: &'a mut [f32],
 }
 
 impl Kernel for ChunkKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let layer = self.layer;
-        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let (inputs, outputs, block) = (layer.inputs, layer.outputs, 2 * V::LEN);
         let Task {
             items: destinations,
             inputs: rows,
@@ -147,8 +158,47 @@ impl Kernel for ChunkKernel<'_> {
                     );
                     add_three_outer_products::<V>(product(std::ptr::null()), a, sums);
                 }
+                if outputs < MANY_OUTPUTS {
+                    for link in singles {
+                        let sum = Sum::more(sum(link), outputs);
+                        add_outer_product::<V>(product(source(link)), sum);
+                    }
+                    continue;
+                }
+                // Rows of a wide panel are a power of two apart, more often than not, and would meet in a few places of
+                // a cache: its values are brought together first.
+                let size = self.batch * block;
+                let columns = || (0..outputs).step_by(block);
+                for (column, to) in columns().zip(self.signals.chunks_exact_mut(size)) {
+                    let used = block.min(outputs - column);
+                    for (to, row) in to.chunks_exact_mut(block).zip(panel.chunks_exact(outputs)) {
+                        copy_row::<V>(&row[column..][..used], to);
+                    }
+                }
+                let strip = STRIP / V::ROWS * V::ROWS;
                 for link in singles {
-                    add_outer_product::<V>(product(source(link)), Sum::more(sum(link), outputs));
+                    for first in (0..rows.len()).step_by(strip) {
+                        let rows = strip.min(rows.len() - first);
+                        let source = source(link).add(first);
+                        let sources = self.sources.chunks_exact_mut(rows);
+                        for (sample, to) in sources.take(self.batch).enumerate() {
+                            let row = source.add(sample * inputs);
+                            to.copy_from_slice(std::slice::from_raw_parts(row, rows));
+                        }
+                        for (column, signals) in columns().zip(self.signals.chunks_exact(size)) {
+                            let product = OuterProduct {
+                                a: self.sources.as_ptr(),
+                                inputs: rows,
+                                rows,
+                                delta: signals.as_ptr(),
+                                delta_row: block,
+                                outputs: block.min(outputs - column),
+                                batch: self.batch,
+                            };
+                            let to = sum(link).add(first * outputs + column);
+                            add_outer_product::<V>(product, Sum::more(to, outputs));
+                        }
+                    }
                 }
             }
         }
@@ -167,8 +217,7 @@ pub(super) struct Operands<'a> {
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta`; `partials` is scratch.
 pub(super) fn weight_gradient(
-    threads: &Threads,
-    set: InstructionSet,
+    workers: &mut Workers<'_>,
     operands: &Operands<'_>,
     partials: &mut CpuBuffer,
     weights: &mut [f32],
@@ -184,7 +233,10 @@ pub(super) fn weight_gradient(
     partials.reserve(cut.len());
     let shared = Pointer::new(partials);
     let cost = layer.multiply_adds(batch) / cut.tasks();
-    threads.for_each(cut.tasks(), cost, |_, number| {
+    let set = workers.set;
+    let sources = (STRIP * batch).next_multiple_of(16);
+    let work = |scratch: &mut [f32], number: usize| {
+        let (sources, signals) = scratch.split_at_mut(sources);
         // SAFETY: every task is one thread's, which alone touches the task's rows of its chunk's partial sums.
         let task = unsafe { cut.task(layer, shared, number) };
         for tap in 0..layer.wiring.taps() {
@@ -198,11 +250,15 @@ pub(super) fn weight_gradient(
             input,
             delta,
             task,
+            sources,
+            signals,
         };
         // SAFETY: `set` is available; the kernel's own contract is met as noted there.
         unsafe { set.run(kernel) };
-    });
-    add_partials(threads, layer, cut, partials, weights, biases);
+    };
+    let columns = layer.outputs.next_multiple_of(2 * set.lanes());
+    workers.for_each(cut.tasks(), cost, sources + columns * batch, work);
+    add_partials(workers.threads, layer, cut, partials, weights, biases);
 }
 
 /// The gradient from all partial sums.

@@ -3,6 +3,7 @@
 //! SAFETY of the arithmetic below, once for all of it: the intrinsics need only their instruction set, which
 //! the contract of [`Lanes`] demands of the caller.
 
+use super::isa::Kernel;
 use super::lanes::Lanes;
 use std::arch::x86_64::*;
 
@@ -28,6 +29,13 @@ impl Lanes for Avx2 {
     const LEN: usize = 8;
     const ROWS: usize = 6;
     const ROWS_OF_ONE: usize = 12;
+    const TERMS: usize = 4;
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn call<K: Kernel>(kernel: K) {
+        // SAFETY: this function's features are those of the vectors; the rest is the caller's promise.
+        unsafe { kernel.run::<Self>() }
+    }
 
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
@@ -174,6 +182,12 @@ impl Lanes for Avx512 {
     const ROWS: usize = 13;
     const ROWS_OF_ONE: usize = 14;
     const TWO_TERMS: bool = true;
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn call<K: Kernel>(kernel: K) {
+        // SAFETY: this function's features are those of the vectors; the rest is the caller's promise.
+        unsafe { kernel.run::<Self>() }
+    }
 
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {

@@ -99,7 +99,7 @@ pub(in crate::cpu) fn gather<const PARTS: usize>(
         };
         // SAFETY: `set` was found available when the backend was made; every item writes only the columns of its own
         // blocks at its own locations.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_beside_tiles(kernel) };
     };
     let len = sums + room.slots() * rows.panel_words();
     workers.for_each(cells.count() * parts, cost, len, work);
@@ -193,7 +193,7 @@ impl<const PARTS: usize> CellKernel<'_, PARTS> {
                 }
             }
             let scratch = self.sums.as_mut_ptr();
-            finish_block::<V>(self.finish, packing, place, self.gather.batch, scratch);
+            finish_block::<V>(&self.finish, packing, place, self.gather.batch, scratch);
         }
     }
 

@@ -70,7 +70,7 @@ pub(in crate::cpu) fn gradient<const PARTS: usize>(
             square,
         };
         // SAFETY: `set` was found available when the backend was made.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_beside_tiles(kernel) };
     };
     let len = source_words + signal_words + SQUARE * SQUARE;
     workers.for_each(cut.tasks(), cost, len, work);

@@ -46,7 +46,7 @@ pub(in crate::cpu) fn matrix_gradient<const PARTS: usize>(
             // SAFETY: nobody else touches them.
             let biases = unsafe { biases.slice(0, layer.outputs) };
             // SAFETY: `set` was found available when the backend was made.
-            unsafe { set.run(BiasKernel { operands, biases }) };
+            unsafe { set.run_beside_tiles(BiasKernel { operands, biases }) };
             return;
         }
         let kernel = BlockKernel::<PARTS> {
@@ -61,7 +61,7 @@ pub(in crate::cpu) fn matrix_gradient<const PARTS: usize>(
             sums,
         };
         // SAFETY: as above; every item writes only its own rows and columns.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_beside_tiles(kernel) };
     };
     let len = source_words + signal_words + BLOCK * BLOCK;
     let cost = layer.multiply_adds(operands.batch) / (down * across) / WORDS;

@@ -68,7 +68,7 @@ pub(in crate::cpu) fn product<const PARTS: usize>(
         };
         // SAFETY: `set` was found available when the backend was made; every item writes only the columns of its own
         // blocks.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_beside_tiles(kernel) };
     };
     let len = blocks * (sums + SLAB * step_words::<PARTS>(packing));
     workers.for_each(packing.blocks().div_ceil(blocks), cost, len, work);
@@ -117,7 +117,7 @@ impl<const PARTS: usize> Kernel for ColumnsKernel<'_, PARTS> {
             let len = self.sums_len();
             for (place, block) in self.blocks.clone().enumerate() {
                 let sums = self.sums[place * len..].as_mut_ptr();
-                finish_block::<V>(self.finish, packing, (0, block), batch, sums);
+                finish_block::<V>(&self.finish, packing, (0, block), batch, sums);
             }
         }
     }

@@ -1,9 +1,8 @@
 //! One panel through one matrix, in either direction.
 
-use super::copy_row;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
-use crate::cpu::pack::{Direction, Packing};
+use crate::cpu::pack::{Direction, Packing, copy_row};
 use crate::cpu::rounding::bf16;
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
@@ -99,13 +98,14 @@ impl Kernel for StripKernel<'_> {
                         weights: self.packed.as_ptr().add(place * strip),
                         block: packing.block,
                         add: first > 0,
+                        next: [&[]; 2],
                     };
                     gather_block::<V>(source, self.filled.as_mut_ptr().add(place * size));
                 }
             }
             for (place, block) in self.blocks.enumerate() {
                 let filled = self.filled.as_mut_ptr().add(place * size);
-                finish_block::<V>(self.finish, packing, (0, block), batch, filled);
+                finish_block::<V>(&self.finish, packing, (0, block), batch, filled);
             }
         }
     }

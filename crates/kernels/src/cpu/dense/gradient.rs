@@ -1,9 +1,9 @@
 //! The gradient of one matrix, summed over all samples of all links.
 
-use super::copy_row;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
+use crate::cpu::pack::copy_row;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
 use crate::cpu::weight_gradient::Operands;

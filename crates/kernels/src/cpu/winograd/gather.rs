@@ -151,6 +151,7 @@ impl Kernel for TileKernel<'_> {
                             weights: self.packed.as_ptr().add(block * packing.block_len()),
                             block: columns,
                             add: false,
+                            next: [&[]; 2],
                         };
                         let out = self.products.as_mut_ptr().add(point * chunk.products);
                         gather_block::<V>(source, out);
@@ -178,7 +179,7 @@ impl Kernel for TileKernel<'_> {
                     if let Some(location) = location {
                         let at = (place * TILE * TILE + i) * size;
                         let scratch = self.filled.as_mut_ptr().add(at);
-                        finish_block::<V>(self.finish, packing, (location, block), batch, scratch);
+                        finish_block::<V>(&self.finish, packing, (location, block), batch, scratch);
                     }
                 }
             }

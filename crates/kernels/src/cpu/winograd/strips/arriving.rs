@@ -2,11 +2,12 @@
 
 use super::gather::{Room, SegmentFill};
 use super::{ACROSS, Segment, Strips};
+use crate::cpu::fill::{Fill, fill_blocks};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::Packing;
 use crate::cpu::panel::{Delta, FeedbackPort, Slopes};
 use crate::cpu::pointer::Pointer;
-use crate::cpu::sweep::{Fill, Finish, fill_block, finish_block};
+use crate::cpu::sweep::{Finish, finish_block};
 
 /// A signal that arrives at the layer whose gradient is computed.
 pub(in crate::cpu) struct Arriving<'a> {
@@ -116,14 +117,14 @@ impl AtSegment<'_> {
                 });
                 match self.fill {
                     SegmentFiller::Strips(fill) => {
-                        fill.finish::<V>(finish, (row, i), location, scratch);
+                        fill.finish::<V>(&finish, (row, i), location, scratch);
                     }
                     SegmentFiller::Links(fill) => {
                         let packing = fill.packing();
                         for block in 0..packing.blocks() {
-                            let place = (location, block);
-                            fill_block::<V>(fill, place, self.batch, scratch);
-                            finish_block::<V>(finish, packing, place, self.batch, scratch);
+                            let (place, blocks) = ((location, block), block..block + 1);
+                            fill_blocks::<V>(fill, location, blocks, self.batch, scratch);
+                            finish_block::<V>(&finish, packing, place, self.batch, scratch);
                         }
                     }
                 }

@@ -177,7 +177,7 @@ impl SegmentFill<'_> {
     #[inline(always)]
     pub(super) unsafe fn finish<V: Lanes>(
         &self,
-        finish: Finish<'_>,
+        finish: &Finish<'_>,
         (row, i): (usize, usize),
         location: usize,
         scratch: *mut f32,
@@ -210,7 +210,8 @@ impl Kernel for SegmentKernel<'_> {
         unsafe {
             self.fill.fill::<V>(&self.segment, scratch);
             for (place, location) in self.segment.destinations() {
-                self.fill.finish::<V>(self.finish, place, location, scratch);
+                self.fill
+                    .finish::<V>(&self.finish, place, location, scratch);
             }
         }
     }
