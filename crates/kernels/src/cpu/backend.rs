@@ -254,9 +254,7 @@ impl Backend for CpuBackend {
                 dense::gradient(&mut workers, &operands, weights, biases);
                 return;
             }
-            if let Some(tiles) = self.tiles(layer) {
-                winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
-            } else if let Some(strips) = self.strips_of_gradient(layer) {
+            if let Some(strips) = self.strips_of_gradient(layer) {
                 let Operands { input, delta, .. } = operands;
                 let (gradient, deltas) = ((weights, &mut biases[..]), Deltas::Panels(delta));
                 let layer = (layer, strips);
@@ -269,6 +267,8 @@ impl Backend for CpuBackend {
                     partials,
                     gradient,
                 );
+            } else if let Some(tiles) = self.tiles(layer) {
+                winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
             } else {
                 weight_gradient(&mut workers, &operands, partials, weights, biases);
             }

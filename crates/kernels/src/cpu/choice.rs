@@ -1,11 +1,11 @@
 //! By which kernels a layer is computed: its shape alone decides, and whether sums are to be plain.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::pack::Direction;
 use super::winograd::Tiles;
 use super::winograd::strips::Strips;
-use super::{Arithmetic, CpuBackend, dense};
-#[cfg(target_arch = "x86_64")]
-use super::{InstructionSet, amx};
+use super::{Arithmetic, CpuBackend, InstructionSet, dense};
 #[cfg(target_arch = "x86_64")]
 use crate::RecurrentCell;
 use crate::{Layer, LayerKernels};
@@ -14,10 +14,10 @@ impl CpuBackend {
     /// The names of the kernels that compute a layer.
     pub(super) fn choice(&self, layer: &Layer) -> LayerKernels {
         let to = |columns: usize, strips: Option<Strips>, on_tile_unit: bool| {
-            let how = match (self.tiles(layer), strips) {
+            let how = match (strips, self.tiles(layer)) {
                 _ if on_tile_unit => return format!("AMX tiles, {}", self.set),
-                (Some(_), _) => "Winograd tiles",
-                (None, Some(_)) => "Winograd strips",
+                (Some(_), _) => "Winograd strips",
+                (None, Some(_)) => "Winograd tiles",
                 (None, None) => "plain sums",
             };
             format!("{how}, {}", self.set.for_columns(columns))
@@ -91,11 +91,18 @@ impl CpuBackend {
             Direction::Forward => layer.inputs,
             Direction::Backward => layer.outputs,
         };
-        Strips::of_gather(layer, depth).filter(|_| self.arithmetic != Arithmetic::Strict)
+        Strips::of_gather(layer, depth)
+            .filter(|_| self.arithmetic != Arithmetic::Strict && self.tiles(layer).is_none())
     }
 
-    /// The strips in which its weight gradient is computed, if it is.
+    /// The strips in which its weight gradient is computed, if it is. A tile's sums at 36 points are twice as long as a
+    /// strip's; they save more where a vector is long and caches are large.
     pub(super) fn strips_of_gradient(&self, layer: &Layer) -> Option<Strips> {
-        Strips::of_gradient(layer).filter(|_| self.arithmetic != Arithmetic::Strict)
+        let strips = match (self.tiles(layer), self.set) {
+            (Some(_), InstructionSet::Avx512 | InstructionSet::Amx) => None,
+            (Some(_), _) => Strips::of_tiled_gradient(layer),
+            (None, _) => Strips::of_gradient(layer),
+        };
+        strips.filter(|_| self.arithmetic != Arithmetic::Strict)
     }
 }

@@ -121,6 +121,6 @@ impl CpuBackend {
             && !dense::is_product(through)
             && (in_strips || through.wiring.same_grid().is_none());
         self.strips_of_gradient(port)
-            .filter(|strips| segment_by_segment && strips.keep_busy(self.threads.count()))
+            .filter(|strips| segment_by_segment && strips.keep_busy(port, self.threads.count()))
     }
 }

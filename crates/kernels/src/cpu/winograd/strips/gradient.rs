@@ -14,24 +14,36 @@ use crate::cpu::outer_product::{
 };
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::weight_gradient::CHUNKS;
+use crate::cpu::weight_gradient::{CHUNKS, PARTIAL_VALUES};
 
-/// Values of a part of the samples at the points that one aims at: they should stay in the second-level cache.
+/// Values of a part of the samples at the points that one aims at: they should stay in the second-level cache …
 const VALUES: usize = 24 << 10;
+/// … but a part has at least so many terms of every sum, if there are that many: a sum comes from further away.
+const TERMS: usize = 100;
 
 /// Chunks of segments that one aims at, at least.
 const FEWEST_CHUNKS: usize = 4;
 
+/// The point that is at 1: there, signals are the sums of all four destinations.
+const AT_ONE: usize = 1;
+
+/// Into how many groups points can be cut.
+const GROUPS: [usize; 4] = [1, 2, 3, 6];
+
 impl Strips {
     /// The strips of a weight gradient, and the chunks in which it is summed.
-    fn chunks(self) -> (Self, usize) {
+    fn chunks(self, layer: &Layer) -> (Self, usize) {
         let strips = self.in_segments(FEWEST_CHUNKS);
-        (strips, CHUNKS.min(strips.count()))
+        let mut chunks = CHUNKS.min(strips.count());
+        while chunks > 1 && chunks * POINTS * TAPS * layer.inputs * layer.outputs > PARTIAL_VALUES {
+            chunks /= 2;
+        }
+        (strips, chunks)
     }
 
-    /// Whether a gradient keeps so many threads busy: it cannot be cut any further.
-    pub(in crate::cpu) fn keep_busy(self, threads: usize) -> bool {
-        threads == 1 || 2 * threads <= self.chunks().1
+    /// Whether a gradient keeps so many threads busy, if all points of a chunk are one task.
+    pub(in crate::cpu) fn keep_busy(self, layer: &Layer, threads: usize) -> bool {
+        threads == 1 || 2 * threads <= self.chunks(layer).1
     }
 }
 
@@ -58,13 +70,13 @@ pub(in crate::cpu) fn gradient(
     let set = workers.set;
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
-    let (strips, chunks) = strips.chunks();
+    let (strips, chunks) = strips.chunks(layer);
     // Behind a chunk's sums at the points lies its sum of biases.
     let chunk_len = (POINTS * TAPS * matrix + outputs).next_multiple_of(16);
     partials.reserve(chunks * chunk_len);
     let shared = Pointer::new(partials);
     let parts = (POINTS * (strips.rows + 2) * batch * inputs.max(outputs)).div_ceil(VALUES);
-    let parts = parts.min(batch);
+    let parts = parts.min((strips.rows * batch).div_ceil(TERMS)).min(batch);
     let samples = batch.div_ceil(parts);
     let source = apart((strips.rows + 2) * samples * inputs);
     let signal = apart(strips.rows * samples * outputs);
@@ -77,8 +89,17 @@ pub(in crate::cpu) fn gradient(
             (SegmentDeltas::Made(&at_segment), made, at_segment.len())
         }
     };
-    let cost = layer.multiply_adds(batch) / (2 * chunks);
-    let work = |scratch: &mut [f32], chunk: usize| {
+    // Points may be shared out where chunks are few: each task then transforms what it reads again.
+    let groups = match deltas {
+        SegmentDeltas::Panels(_) => GROUPS
+            .into_iter()
+            .find(|groups| chunks * groups >= 2 * workers.threads.count())
+            .unwrap_or(POINTS),
+        SegmentDeltas::Made(_) => 1,
+    };
+    let cost = layer.multiply_adds(batch) / (2 * chunks * groups);
+    let work = |scratch: &mut [f32], task: usize| {
+        let (chunk, group) = (task / groups, task % groups);
         let part = |i: usize| i * strips.count() / chunks;
         let (sources, rest) = scratch.split_at_mut(POINTS * source);
         let (signals, rest) = rest.split_at_mut(POINTS * signal);
@@ -90,6 +111,7 @@ pub(in crate::cpu) fn gradient(
             input,
             deltas,
             segments: part(chunk)..part(chunk + 1),
+            points: group * POINTS / groups..(group + 1) * POINTS / groups,
             parts,
             sums: shared.skip(chunk * chunk_len),
             sources,
@@ -97,11 +119,12 @@ pub(in crate::cpu) fn gradient(
             made,
             scratch,
         };
-        // SAFETY: `set` is available; a task alone touches its chunk's sums.
+        // SAFETY: `set` is available; a task alone touches its chunk's sums at its points, and one of a chunk's tasks its
+        // biases.
         unsafe { set.run(kernel) };
     };
     let len = POINTS * (source + signal) + made + room;
-    workers.for_each(chunks, cost, len, work);
+    workers.for_each(chunks * groups, cost, len, work);
     let kernel = FinishKernel {
         partials: &partials[..chunks * chunk_len],
         chunk_len,
@@ -131,6 +154,8 @@ struct ChunkKernel<'a> {
     deltas: SegmentDeltas<'a>,
     /// Segments of this chunk.
     segments: std::ops::Range<usize>,
+    /// Points of this task.
+    points: std::ops::Range<usize>,
     /// Parts of the batch.
     parts: usize,
     /// `[point, tap along the strip, input, output]`, then the biases.
@@ -149,10 +174,14 @@ impl Kernel for ChunkKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(mut self) {
         let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
-        let len = POINTS * TAPS * inputs * outputs + outputs;
+        let point = TAPS * inputs * outputs;
         // SAFETY: this task alone has its sums and its scratch arrays, which `gradient` measured.
         unsafe {
-            self.sums.slice(0, len).fill(0.0);
+            let len = self.points.len() * point;
+            self.sums.slice(self.points.start * point, len).fill(0.0);
+            if self.points.contains(&AT_ONE) {
+                self.sums.slice(POINTS * point, outputs).fill(0.0);
+            }
             for number in self.segments.clone() {
                 let segment = self.strips.segment(number);
                 if let SegmentDeltas::Made(signal) = self.deltas {
@@ -227,12 +256,13 @@ impl ChunkKernel<'_> {
                 };
                 to_points::<Signals, V, ACROSS>(places, count * outputs, points);
             }
-            let len = rows.len() * count * outputs;
-            // Point 1 is at 1: there, signals are the sums of all four destinations.
-            let at_one = std::slice::from_raw_parts(signals.add(signal), len);
-            let biases = self.sums.slice(POINTS * TAPS * inputs * outputs, outputs);
-            add_rows::<V>(at_one, biases);
-            for point in 0..POINTS {
+            if self.points.contains(&AT_ONE) {
+                let len = rows.len() * count * outputs;
+                let at_one = std::slice::from_raw_parts(signals.add(AT_ONE * signal), len);
+                let biases = self.sums.slice(POINTS * TAPS * inputs * outputs, outputs);
+                add_rows::<V>(at_one, biases);
+            }
+            for point in self.points.clone() {
                 let product = OuterProduct {
                     a: std::ptr::null(),
                     inputs,
