@@ -122,7 +122,7 @@ pub fn train<B: Backend>(
     cohort: &mut Cohort<'_, B>,
     split: &Split<'_>,
     schedule: &Schedule,
-    observer: &mut (dyn Observer<B> + Send),
+    observer: &mut dyn Observer<B>,
 ) {
     let start = Position::start(cohort.trials().len());
     train_from(cohort, split, schedule, start, observer);
@@ -138,7 +138,7 @@ pub fn train_from<B: Backend>(
     split: &Split<'_>,
     schedule: &Schedule,
     position: Position,
-    observer: &mut (dyn Observer<B> + Send),
+    observer: &mut dyn Observer<B>,
 ) {
     assert_eq!(
         position.tallies.len(),
@@ -176,7 +176,7 @@ struct Run<'r, 'b, B: Backend> {
     cohort: &'r mut Cohort<'b, B>,
     split: &'r Split<'r>,
     schedule: &'r Schedule,
-    observer: &'r mut (dyn Observer<B> + Send),
+    observer: &'r mut dyn Observer<B>,
 }
 
 impl<'b, B: Backend> Run<'_, 'b, B> {
