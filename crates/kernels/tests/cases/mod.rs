@@ -285,7 +285,7 @@ pub fn channels() -> Vec<(String, Case)> {
 }
 
 /// Channels that fill whole tiles, at locations enough that the widest ones are taken.
-pub fn whole_tiles() -> Vec<(String, Case)> {
+pub fn whole_tiles(batch: usize) -> Vec<(String, Case)> {
     [(8, 16), (16, 8), (32, 32), (64, 32), (64, 64), (128, 128)]
         .into_iter()
         .map(|(inputs, outputs)| {
@@ -295,7 +295,7 @@ pub fn whole_tiles() -> Vec<(String, Case)> {
                 ..=1024 => Norm::Location,
                 _ => Norm::None,
             };
-            let case = Case::new(wiring, inputs, outputs, 34, norm, Activation::Tanh);
+            let case = Case::new(wiring, inputs, outputs, batch, norm, Activation::Tanh);
             (format!("conv 12×12, {inputs} to {outputs}"), case)
         })
         .collect()

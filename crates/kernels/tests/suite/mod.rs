@@ -52,7 +52,7 @@ fn channels_that_straddle_every_tile_edge() {
 
 #[test]
 fn channels_that_fill_the_widest_tiles() {
-    let mut cases = cases::whole_tiles();
+    let mut cases = cases::whole_tiles(18);
     let widest = cases.pop().expect("cases");
     check_all(cases, Runs::Two);
     check_all(vec![widest], Runs::One);

@@ -101,9 +101,11 @@ mod tests {
     use crate::Activation;
     use rayon::prelude::*;
 
-    /// The oldest chip that is supported, which has much shared memory, and one of consumers, which has little. Hopper's
-    /// have the code of the first, but for what only they do.
-    const CHIPS: [&str; 2] = ["sm_80", "sm_89"];
+    /// A chip of consumers, which has little shared memory.
+    const SMALL: &str = "sm_89";
+
+    /// The oldest chip that is supported, which has much. Gradients alone make use of it; the rest is the other's text.
+    const LARGE: &str = "sm_80";
 
     /// Kernels of every width in every precision, and those that have neither.
     fn kernels() -> Vec<Kernel> {
@@ -148,26 +150,14 @@ mod tests {
             all.extend(by_panels(operands, arrival));
         }
         for (operands, units) in kinds {
-            let most = if units == parts(true, false) { 64 } else { 128 };
-            for columns in [8, 32, most] {
+            for &columns in columns_of(operands, units) {
                 let tile = Tile {
                     rows: 8,
                     columns,
                     operands,
                     units,
                 };
-                let direction = Direction::Backward;
-                all.push(Kernel::ForwardPanel {
-                    tile,
-                    arrival,
-                    z: true,
-                });
-                all.push(Kernel::FeedbackPanel {
-                    tile,
-                    direction,
-                    arrival,
-                    local: true,
-                });
+                all.extend(both_directions(tile, arrival));
             }
             for (inputs, outputs) in [(3, 8), (100, 10), (40, 20), (64, 64), (200, 300)] {
                 let [inputs, outputs] = sides_of_a_gradient(inputs, outputs);
@@ -182,6 +172,32 @@ mod tests {
             }
         }
         all
+    }
+
+    /// Widths of tiles: the narrowest, one between, and in some precisions the widest, which takes a compiler long.
+    fn columns_of(operands: Operands, units: Units) -> &'static [usize] {
+        match (operands, units) {
+            (Operands::F32, Units::Cuda(Parts { exact: true, .. })) => &[8, 32, 64],
+            (Operands::F32, _) => &[8, 32, 128],
+            (Operands::Tf32, _) => &[8, 128],
+            (Operands::Bf16, _) => &[8, 64],
+        }
+    }
+
+    /// A forward panel and a feedback panel, each with all that it may do.
+    fn both_directions(tile: Tile, arrival: Arrival) -> [Kernel; 2] {
+        let forward = Kernel::ForwardPanel {
+            tile,
+            arrival,
+            z: true,
+        };
+        let feedback = Kernel::FeedbackPanel {
+            tile,
+            direction: Direction::Backward,
+            arrival,
+            local: true,
+        };
+        [forward, feedback]
     }
 
     /// Kernels whose warps make panels by themselves, or hold all taps of a gradient.
@@ -239,26 +255,17 @@ mod tests {
             normalised: true,
             activation: Activation::Relu,
         };
-        let mut all = Vec::new();
-        for columns in [64, 128] {
-            let tile = Tile {
-                rows: 8,
-                columns,
-                operands,
-                units,
-            };
-            all.push(Kernel::ForwardPanel {
-                tile,
-                arrival,
-                z: true,
-            });
-            all.push(Kernel::FeedbackPanel {
-                tile,
-                direction: Direction::Backward,
-                arrival,
-                local: true,
-            });
-        }
+        let columns = match operands {
+            Operands::Bf16 => 64,
+            _ => 128,
+        };
+        let tile = Tile {
+            rows: 8,
+            columns,
+            operands,
+            units,
+        };
+        let mut all = Vec::from(both_directions(tile, arrival));
         let tile = GradientTile {
             inputs: 128,
             outputs: 128,
@@ -279,17 +286,22 @@ mod tests {
             println!("skipped without libnvrtc");
             return;
         }
-        let sources = kernels().into_iter().map(source).chain([next_step()]);
-        let sources: Vec<Source> = sources.collect();
+        let kernels = kernels();
+        let gradients = kernels
+            .iter()
+            .filter(|kernel| matches!(kernel, Kernel::GradientPart(..)))
+            .map(|kernel| (source(*kernel), LARGE));
         let of_hopper = [Operands::F32, Operands::Bf16]
             .into_iter()
-            .flat_map(by_groups);
-        let of_hopper: Vec<Source> = of_hopper.map(source).collect();
-        let everywhere = sources
+            .flat_map(by_groups)
+            .map(|kernel| (source(kernel), HOPPER));
+        let sources: Vec<(Source, &str)> = gradients
+            .chain(of_hopper)
+            .chain(kernels.iter().map(|kernel| (source(*kernel), SMALL)))
+            .chain([(next_step(), SMALL)])
+            .collect();
+        let failures: Vec<String> = sources
             .par_iter()
-            .flat_map(|source| CHIPS.par_iter().map(move |chip| (source, chip)));
-        let failures: Vec<String> = everywhere
-            .chain(of_hopper.par_iter().map(|source| (source, &HOPPER)))
             .filter_map(|(source, chip)| {
                 let log = compile(&source.text(DEVICE), chip).err()?;
                 Some(format!("{} for {chip}: {log}", source.function()))
