@@ -149,7 +149,9 @@ fn channels_that_fill_the_widest_tiles() {
 
 #[test]
 fn batches_that_straddle_every_tile_edge() {
-    check_all(cases::batches());
+    check_all(cases::batches(&[
+        1, 2, 3, 5, 6, 7, 13, 14, 15, 27, 28, 29, 45, 100, 257,
+    ]));
 }
 
 #[test]
