@@ -67,7 +67,7 @@ fn batches_that_straddle_every_tile_edge() {
 
 #[test]
 fn work_cut_into_parts() {
-    // The convolution of many locations, many channels and a border in both; the matrices are cut as the others are.
+    // One convolution, with a cut in its inputs and in its outputs; long sums have the matrices.
     let large = cases::large()
         .into_iter()
         .filter(|(_, case)| case.layer.outputs == 36);
