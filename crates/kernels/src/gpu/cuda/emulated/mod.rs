@@ -102,7 +102,7 @@ impl Driver for Emulator {
         let output = Command::new(&self.compiler)
             .args([
                 "-std=c++17",
-                "-O2",
+                "-O1",
                 "-fno-strict-aliasing",
                 "-w",
                 "-shared",
