@@ -133,7 +133,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
         let needs = |f: fn(&Rule) -> bool| specs.iter().any(|spec| f(&spec.rule));
         let freeze = shares_hidden_pass(&model, specs);
         for trial in &mut trials {
-            trial.frozen = freeze && trial.spec.rule.feedback == Feedback::Off;
+            trial.frozen = freeze && trial.spec().rule.feedback == Feedback::Off;
         }
         let initial_weights = (freeze || needs(Rule::needs_initial_weights)).then(|| {
             let drawn = model.draw(seed, FeedbackDraw::None);
@@ -230,7 +230,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
         wanting.clear();
         let (lends, observed) = (self.lends_hidden(), !self.steps_unseen());
         let wants = |i: usize, t: &Trial<B>| {
-            let learns = t.spec.rule.needs_initial_pass() || self.companion_shares_initial(i);
+            let learns = t.spec().rule.needs_initial_pass() || self.companion_shares_initial(i);
             t.running() && (learning && learns || lends && t.frozen)
         };
         let trials = self.trials.iter().enumerate();
@@ -239,7 +239,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
             (Room::FeedForward(room), Model::FeedForward(network), Some(weights))
                 if !wanting.is_empty() =>
             {
-                let wants = |&i: &usize| Wanted::of_initial(&self.trials[i].spec.rule);
+                let wants = |&i: &usize| Wanted::of_initial(&self.trials[i].spec().rule);
                 let most = wanting.iter().map(wants).max().filter(|_| learning);
                 let wanted = Wanted::pass_if(observed).max(most.unwrap_or(Wanted::Output));
                 room.run_initial(self.backend, network, weights, self.batch, wanted);
@@ -335,7 +335,7 @@ impl<'b, B: Backend> Cohort<'b, B> {
 
     /// Computes one trial's update direction from the passes and the error at hand.
     pub(crate) fn learn(&mut self, trial: usize) {
-        let rule = self.trials[trial].spec.rule;
+        let rule = self.trials[trial].spec().rule;
         self.learn_with(trial, &rule);
     }
 

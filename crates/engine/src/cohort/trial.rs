@@ -35,7 +35,7 @@ pub enum Status {
 
 /// One network in training.
 pub struct Trial<B: Backend> {
-    pub(super) spec: TrialSpec,
+    spec: TrialSpec,
     pub(crate) weights: Weights<B>,
     pub(crate) feedback: FeedbackState<B>,
     pub(crate) optimizer: OptimizerState<B>,
@@ -119,6 +119,7 @@ impl<B: Backend> Trial<B> {
         self.steps = steps;
         self.optimizer.set_steps(steps);
     }
+
     /// Everything that makes up the network. See [`Cohort::tensors`](super::Cohort::tensors).
     pub(super) fn tensors(&self, backend: &B, model: &Model) -> Vec<NamedTensor> {
         let [weights, biases, feedback] = model.shapes(FeedbackDraw::of(&self.spec.rule));

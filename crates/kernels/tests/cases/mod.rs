@@ -519,12 +519,7 @@ pub fn compare(name: &str, fast: &[(&str, Vec<f64>)], reference: &[(&str, Vec<f6
 }
 
 /// Asserts that every kernel is as close to the reference as rounding each operand once, by `rounding` at most, allows.
-pub fn within_roundings<B: Backend>(
-    backend: &B,
-    (cases, cells): (Vec<Case>, Vec<(RecurrentCell, usize)>),
-    rounding: f64,
-    name: &str,
-) {
+pub fn within_roundings<B: Backend>(backend: &B, cases: Vec<Case>, rounding: f64, name: &str) {
     for (i, mut case) in cases.into_iter().enumerate() {
         // Neither a norm of few samples nor the edge of a relu may magnify roundings.
         for layer in [&mut case.layer, &mut case.port] {
@@ -540,7 +535,7 @@ pub fn within_roundings<B: Backend>(
             );
         }
     }
-    for (cell, batch) in cells {
+    for (cell, batch) in cells() {
         let pairs = run_cell(backend, &cell, batch)
             .into_iter()
             .zip(run_cell(&Reference, &cell, batch));

@@ -150,7 +150,8 @@ mod tests {
             all.extend(by_panels(operands, arrival));
         }
         for (operands, units) in kinds {
-            for &columns in columns_of(operands, units) {
+            let most = if units == parts(true, false) { 64 } else { 128 };
+            for columns in [8, 32, most] {
                 let tile = Tile {
                     rows: 8,
                     columns,
@@ -172,16 +173,6 @@ mod tests {
             }
         }
         all
-    }
-
-    /// Widths of tiles: the narrowest, one between, and in some precisions the widest, which takes a compiler long.
-    fn columns_of(operands: Operands, units: Units) -> &'static [usize] {
-        match (operands, units) {
-            (Operands::F32, Units::Cuda(Parts { exact: true, .. })) => &[8, 32, 64],
-            (Operands::F32, _) => &[8, 32, 128],
-            (Operands::Tf32, _) => &[8, 128],
-            (Operands::Bf16, _) => &[8, 64],
-        }
     }
 
     /// A forward panel and a feedback panel, each with all that it may do.
@@ -243,7 +234,8 @@ mod tests {
         ]
     }
 
-    /// Kernels whose warps multiply in groups, which only Hopper's do.
+    /// Kernels whose warps multiply in groups, which only Hopper's do: the widest where operands have two parts, which
+    /// needs the most memory, and narrower ones where they have one.
     fn by_groups(operands: Operands) -> Vec<Kernel> {
         let units = Units::Cuda(Parts {
             cut: true,
