@@ -164,7 +164,9 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
             // The sums come from further away than the panels.
             let sums_of = |row: usize| to.add((from + row) * self.sum.row + self.column);
             for row in 0..M {
-                V::prefetch(sums_of(row));
+                for v in 0..NV {
+                    V::prefetch(sums_of(row).add(v * V::LEN));
+                }
             }
             for _ in 0..product.batch {
                 let mut d = [V::splat(0.0); NV];

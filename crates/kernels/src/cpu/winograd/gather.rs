@@ -56,8 +56,13 @@ pub(in crate::cpu) fn gather(
     complete(threads, set, locations, batch, packing, finish);
 }
 
-/// How far ahead of their use sources are asked for.
+/// How far ahead of their use values are asked for, at least.
 const AHEAD: usize = 4 * LINE;
+
+/// How far ahead to ask for values of which `used` are read of every row of `row`.
+pub(super) const fn ahead(used: usize, row: usize) -> usize {
+    AHEAD.div_ceil(used) * row
+}
 
 /// A chunk of fewer samples would read the weights too often.
 const FEWEST_SAMPLES: usize = 12;
@@ -129,7 +134,8 @@ impl Kernel for TileKernel<'_> {
                 let mut at = 0;
                 while at < len {
                     let count = V::LEN.min(len - at);
-                    let points = source_points::<V>(&sources, first * depth + at, count);
+                    let from = first * depth + at;
+                    let points = source_points::<V>(&sources, from, count, AHEAD);
                     for (point, value) in points.iter().flatten().enumerate() {
                         let to = self
                             .points
@@ -187,7 +193,8 @@ impl Kernel for TileKernel<'_> {
     }
 }
 
-/// `count` values from `from` on of each of a tile's sources, at the points; null sources are zeros.
+/// `count` values from `from` on of each of a tile's sources, at the points; null sources are zeros. Those `ahead` are asked
+/// for.
 ///
 /// # Safety
 /// The instruction set of `V`; that many readable values.
@@ -196,13 +203,14 @@ pub(super) unsafe fn source_points<V: Lanes>(
     sources: &[[*const f32; 6]; 6],
     from: usize,
     count: usize,
+    ahead: usize,
 ) -> [[V; 6]; 6] {
     // SAFETY: handed on from the caller.
     unsafe {
         // Thirty-six streams are more than a processor follows by itself.
         if from % LINE < V::LEN {
             for source in sources.iter().flatten() {
-                V::prefetch(source.wrapping_add(from + AHEAD));
+                V::prefetch(source.wrapping_add(from + ahead));
             }
         }
         let mut d = [[V::splat(0.0); 6]; 6];

@@ -1,15 +1,33 @@
 //! Weight gradients: outer products at the 36 points, summed over tiles in an order that the shape fixes.
 
-use super::gather::source_points;
+use super::gather::{ahead, source_points};
 use super::transform::{Gradient, Signals, plane};
-use super::{POINTS, TILE, Tiles};
+use super::{POINTS, TILE, Tiles, apart};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::weight_gradient::{CHUNKS, INPUTS_PER_TASK, Operands, PARTIAL_VALUES};
+use crate::cpu::tile::LINE;
+use crate::cpu::weight_gradient::Operands;
+use std::ops::Range;
+
+/// Tiles are cut into chunks, each with a partial sum of its own: at most this many, …
+const CHUNKS: usize = 8;
+/// … of at least this many tiles, …
+const FEWEST_TILES: usize = 2;
+/// … and, but for two, with at most this many values at the points in all (10 MB): each is written, and read again.
+const PARTIAL_VALUES: usize = 5 << 19;
+
+/// Inputs of a task: with many, signals are seldom transformed again; with few, there are more tasks to share.
+const INPUTS: [usize; 3] = [128, 64, 32];
+
+/// Outputs whose signals are transformed at once.
+const OUTPUTS: usize = 128;
+
+/// The point that is at 1 along both sides: there, signals are the sums of all sixteen destinations.
+const AT_ONE: usize = 7;
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
 pub(in crate::cpu) fn gradient(
@@ -23,25 +41,29 @@ pub(in crate::cpu) fn gradient(
     let (layer, batch, set) = (operands.layer, operands.batch, workers.set);
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
-    let chunks = (PARTIAL_VALUES / (POINTS * matrix)).clamp(1, CHUNKS);
-    let chunks = chunks.min(tiles.count());
-    let blocks = inputs.div_ceil(INPUTS_PER_TASK);
+    let chunks = (PARTIAL_VALUES / (POINTS * matrix)).clamp(2, CHUNKS);
+    let chunks = chunks.min(tiles.count() / FEWEST_TILES).max(1);
+    let most = INPUTS
+        .into_iter()
+        .find(|most| chunks * inputs.div_ceil(*most) >= 2 * workers.threads.count())
+        .unwrap_or(INPUTS[INPUTS.len() - 1]);
+    let blocks = inputs.div_ceil(most);
     // Behind a chunk's sums at the points lies its sum of biases.
     let chunk_len = (POINTS * matrix + outputs).next_multiple_of(16);
     partials.reserve(chunks * chunk_len);
     let shared = Pointer::new(partials);
     let cost = POINTS * tiles.count() * matrix * batch / (chunks * blocks);
-    let sources = (POINTS * batch * inputs.min(INPUTS_PER_TASK)).next_multiple_of(16);
-    let len = sources + POINTS * batch * outputs + 16;
+    let source = apart(batch * inputs.min(most));
+    let signal = apart(batch * outputs.min(OUTPUTS));
     let work = |scratch: &mut [f32], task: usize| {
         let (chunk, block) = (task / blocks, task % blocks);
         let part = |i: usize| i * tiles.count() / chunks;
-        let (sources, signals) = scratch.split_at_mut(sources);
+        let (sources, signals) = scratch.split_at_mut(POINTS * source);
         let kernel = ChunkKernel {
             tiles,
             operands,
             part: part(chunk)..part(chunk + 1),
-            rows: block * INPUTS_PER_TASK..((block + 1) * INPUTS_PER_TASK).min(inputs),
+            rows: block * most..((block + 1) * most).min(inputs),
             sums: shared.skip(chunk * chunk_len),
             with_bias: block == 0,
             sources,
@@ -51,7 +73,7 @@ pub(in crate::cpu) fn gradient(
         // the chunk's biases.
         unsafe { set.run(kernel) };
     };
-    workers.for_each(chunks * blocks, cost, len, work);
+    workers.for_each(chunks * blocks, cost, POINTS * (source + signal), work);
     let partials = &partials[..chunks * chunk_len];
     let out = Pointer::new(weights);
     let cost = 2 * POINTS * outputs * chunks;
@@ -88,86 +110,126 @@ struct ChunkKernel<'a> {
     with_bias: bool,
     /// `[point, batch, input of this task]`
     sources: &'a mut [f32],
-    /// `[point, batch, output]`
+    /// `[point, batch, output of a block]`
     signals: &'a mut [f32],
 }
 
 impl Kernel for ChunkKernel<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let &Operands {
-            layer,
-            batch,
-            input,
-            delta,
-        } = self.operands;
-        let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let rows = self.rows.len();
-        // SAFETY: places are whole panels or null; all offsets lie inside the arrays that `gradient` measured.
+    unsafe fn run<V: Lanes>(mut self) {
+        let (inputs, outputs) = (self.operands.layer.inputs, self.operands.layer.outputs);
+        // SAFETY: this task alone has its rows of the chunk's sums, and its scratch arrays, which `gradient` measured.
         unsafe {
-            for point in 0..POINTS {
-                let at = (point * inputs + self.rows.start) * outputs;
-                self.sums.slice(at, rows * outputs).fill(0.0);
-            }
-            let biases = self.sums.slice(POINTS * inputs * outputs, outputs);
             if self.with_bias {
-                biases.fill(0.0);
+                self.sums.slice(POINTS * inputs * outputs, outputs).fill(0.0);
             }
             for tile in self.part.clone() {
-                let places = self.tiles.sources(tile, input.as_ptr(), batch * inputs);
-                for sample in 0..batch {
-                    let mut at = 0;
-                    while at < rows {
-                        let count = V::LEN.min(rows - at);
-                        let from = sample * inputs + self.rows.start + at;
-                        let points = source_points::<V>(&places, from, count);
-                        for (point, value) in points.iter().flatten().enumerate() {
-                            let to = (point * batch + sample) * rows + at;
-                            store(*value, self.sources.as_mut_ptr().add(to), count);
-                        }
-                        at += V::LEN;
+                self.transform_sources::<V>(tile);
+                for first in (0..outputs).step_by(OUTPUTS) {
+                    let columns = first..(first + OUTPUTS).min(outputs);
+                    self.transform_signals::<V>(tile, columns.clone());
+                    self.add_products::<V>(columns, tile > self.part.start);
+                }
+            }
+        }
+    }
+}
+
+impl ChunkKernel<'_> {
+    /// A tile's sources at the points.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; panels and scratch arrays of the layer's shape.
+    #[inline(always)]
+    unsafe fn transform_sources<V: Lanes>(&mut self, tile: usize) {
+        let &Operands { batch, input, .. } = self.operands;
+        let inputs = self.operands.layer.inputs;
+        let (rows, apart) = (self.rows.len(), self.sources.len() / POINTS);
+        let places = self.tiles.sources(tile, input.as_ptr(), batch * inputs);
+        let ahead = ahead(rows, inputs);
+        for sample in 0..batch {
+            for at in (0..rows).step_by(V::LEN) {
+                let count = V::LEN.min(rows - at);
+                let from = sample * inputs + self.rows.start + at;
+                // SAFETY: handed on from the caller.
+                unsafe {
+                    let points = source_points::<V>(&places, from, count, ahead);
+                    for (point, value) in points.iter().flatten().enumerate() {
+                        let to = point * apart + sample * rows + at;
+                        store(*value, self.sources.as_mut_ptr().add(to), count);
                     }
                 }
-                let len = batch * outputs;
-                let mut at = 0;
-                while at < len {
-                    let count = V::LEN.min(len - at);
+            }
+        }
+    }
+
+    /// Some columns of a tile's signals at the points.
+    ///
+    /// # Safety
+    /// As for the sources.
+    #[inline(always)]
+    unsafe fn transform_signals<V: Lanes>(&mut self, tile: usize, columns: Range<usize>) {
+        let &Operands { batch, delta, .. } = self.operands;
+        let outputs = self.operands.layer.outputs;
+        let (len, apart) = (columns.len(), self.signals.len() / POINTS);
+        let places = self.tiles.destinations(tile, delta.as_ptr(), batch * outputs);
+        let ahead = ahead(len, outputs);
+        for sample in 0..batch {
+            for at in (0..len).step_by(V::LEN) {
+                let count = V::LEN.min(len - at);
+                let from = sample * outputs + columns.start + at;
+                // SAFETY: handed on from the caller.
+                unsafe {
                     let mut y = [[V::splat(0.0); TILE]; TILE];
-                    for (i, value) in y.iter_mut().flatten().enumerate() {
-                        let (row, column) = ((i / TILE) as isize, (i % TILE) as isize);
-                        if let Some(location) = self.tiles.location(tile, row, column) {
-                            *value = load::<V>(delta.as_ptr().add(location * len + at), count);
+                    for (value, &place) in y.iter_mut().flatten().zip(&places) {
+                        if !place.is_null() {
+                            // Sixteen streams are more than a processor follows by itself.
+                            if from % LINE < V::LEN {
+                                V::prefetch(place.wrapping_add(from + ahead));
+                            }
+                            *value = load::<V>(place.wrapping_add(from), count);
                         }
                     }
                     let points = plane::<Signals, V, TILE, 6>(y);
                     for (point, value) in points.iter().flatten().enumerate() {
-                        let to = self.signals.as_mut_ptr().add(point * len + at);
-                        store(*value, to, count);
-                    }
-                    at += V::LEN;
-                }
-                for point in 0..POINTS {
-                    let product = OuterProduct {
-                        a: self.sources.as_ptr().add(point * batch * rows),
-                        inputs: rows,
-                        rows,
-                        delta: self.signals.as_ptr().add(point * len),
-                        delta_row: outputs,
-                        outputs,
-                        batch,
-                    };
-                    let at = (point * inputs + self.rows.start) * outputs;
-                    add_outer_product::<V>(product, Sum::more(self.sums.at(at), outputs));
-                }
-                if self.with_bias {
-                    for i in 0..TILE * TILE {
-                        let (row, column) = ((i / TILE) as isize, (i % TILE) as isize);
-                        if let Some(location) = self.tiles.location(tile, row, column) {
-                            let panel = &delta[location * len..][..len];
-                            add_rows::<V>(panel, biases);
-                        }
+                        let to = point * apart + sample * len + at;
+                        store(*value, self.signals.as_mut_ptr().add(to), count);
                     }
                 }
+            }
+        }
+    }
+
+    /// Adds the products of a tile's sources and of its signals of some columns to the sums, or puts them there.
+    ///
+    /// # Safety
+    /// As for the sources; both transformed.
+    #[inline(always)]
+    unsafe fn add_products<V: Lanes>(&self, columns: Range<usize>, add: bool) {
+        let &Operands { layer, batch, .. } = self.operands;
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let (source, signal) = (self.sources.len() / POINTS, self.signals.len() / POINTS);
+        let (rows, len) = (self.rows.len(), columns.len());
+        // SAFETY: handed on from the caller.
+        unsafe {
+            for point in 0..POINTS {
+                let product = OuterProduct {
+                    a: self.sources[point * source..].as_ptr(),
+                    inputs: rows,
+                    rows,
+                    delta: self.signals[point * signal..].as_ptr(),
+                    delta_row: len,
+                    outputs: len,
+                    batch,
+                };
+                let at = (point * inputs + self.rows.start) * outputs + columns.start;
+                let sum = Sum::more(self.sums.at(at), outputs);
+                add_outer_product::<V>(product, Sum { add, ..sum });
+            }
+            if self.with_bias {
+                let at_one = &self.signals[AT_ONE * signal..][..batch * len];
+                let biases = POINTS * inputs * outputs + columns.start;
+                add_rows::<V>(at_one, self.sums.slice(biases, len));
             }
         }
     }

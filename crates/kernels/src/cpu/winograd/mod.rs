@@ -95,4 +95,14 @@ impl Tiles {
         }
         all
     }
+
+    /// Where its 4×4 destinations begin in an array of panels of `len` values; null outside the grid.
+    #[inline(always)]
+    fn destinations(self, tile: usize, panels: *const f32, len: usize) -> [*const f32; TILE * TILE] {
+        std::array::from_fn(|i| {
+            let (row, column) = ((i / TILE) as isize, (i % TILE) as isize);
+            let at = self.location(tile, row, column);
+            at.map_or(std::ptr::null(), |at| panels.wrapping_add(at * len))
+        })
+    }
 }
