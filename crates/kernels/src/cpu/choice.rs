@@ -95,14 +95,9 @@ impl CpuBackend {
             .filter(|_| self.arithmetic != Arithmetic::Strict && self.tiles(layer).is_none())
     }
 
-    /// The strips in which its weight gradient is computed, if it is. A tile's sums at 36 points are twice as long as a
-    /// strip's; they save more where a vector is long and caches are large.
+    /// The strips in which its weight gradient is computed, if it is.
     pub(super) fn strips_of_gradient(&self, layer: &Layer) -> Option<Strips> {
-        let strips = match (self.tiles(layer), self.set) {
-            (Some(_), InstructionSet::Avx512 | InstructionSet::Amx) => None,
-            (Some(_), _) => Strips::of_tiled_gradient(layer),
-            (None, _) => Strips::of_gradient(layer),
-        };
-        strips.filter(|_| self.arithmetic != Arithmetic::Strict)
+        Strips::of_gradient(layer)
+            .filter(|_| self.arithmetic != Arithmetic::Strict && self.tiles(layer).is_none())
     }
 }

@@ -59,11 +59,6 @@ impl Strips {
         Self::of(layer).filter(|_| few(layer))
     }
 
-    /// The strips in which that of a layer with tiles can be computed.
-    pub(in crate::cpu) fn of_tiled_gradient(layer: &Layer) -> Option<Self> {
-        Self::of(layer)
-    }
-
     /// The strips of a grid. They may lie outside in part: only where they save a third of the products.
     fn of(layer: &Layer) -> Option<Self> {
         let (height, width) = layer.wiring.same_grid()?;
