@@ -1,9 +1,9 @@
 //! Forward pass and feedback: a tile's sources to points, 36 products, and back to finished panels.
 
-use super::transform::{Destinations, Sources, plane};
+use super::transform::{Destinations, Sources, plane, to_points};
 use super::{LINKS, POINTS, TILE, Tiles, apart};
 use crate::cpu::isa::Kernel;
-use crate::cpu::lanes::{Lanes, load, store};
+use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::Packing;
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
@@ -57,12 +57,7 @@ pub(in crate::cpu) fn gather(
 }
 
 /// How far ahead of their use values are asked for, at least.
-const AHEAD: usize = 4 * LINE;
-
-/// How far ahead to ask for values of which `used` are read of every row of `row`.
-pub(super) const fn ahead(used: usize, row: usize) -> usize {
-    AHEAD.div_ceil(used) * row
-}
+pub(super) const AHEAD: usize = 4 * LINE;
 
 /// A chunk of fewer samples would read the weights too often.
 const FEWEST_SAMPLES: usize = 12;
@@ -131,20 +126,8 @@ impl Kernel for TileKernel<'_> {
         unsafe {
             for (first, samples) in chunk.samples(batch) {
                 let len = samples * depth;
-                let mut at = 0;
-                while at < len {
-                    let count = V::LEN.min(len - at);
-                    let from = first * depth + at;
-                    let points = source_points::<V>(&sources, from, count, AHEAD);
-                    for (point, value) in points.iter().flatten().enumerate() {
-                        let to = self
-                            .points
-                            .as_mut_ptr()
-                            .wrapping_add(point * chunk.points + at);
-                        store(*value, to, count);
-                    }
-                    at += V::LEN;
-                }
+                let to = (self.points.as_mut_ptr(), chunk.points);
+                to_points::<Sources, V, 6>(&sources, (first * depth, len), AHEAD, to);
                 for (place, block) in self.blocks.clone().enumerate() {
                     for (point, link) in LINKS.iter().enumerate() {
                         let source = GatherSource {
@@ -164,15 +147,12 @@ impl Kernel for TileKernel<'_> {
                     }
                     let filled = self.filled.as_mut_ptr().add(place * TILE * TILE * size);
                     for at in (0..samples * columns).step_by(V::LEN) {
-                        let mut m = [[V::splat(0.0); 6]; 6];
-                        for (point, value) in m.iter_mut().flatten().enumerate() {
-                            *value =
-                                V::load(self.products.as_ptr().add(point * chunk.products + at));
-                        }
-                        let sums = plane::<Destinations, V, 6, 4>(m);
-                        for (i, value) in sums.iter().flatten().enumerate() {
-                            value.store(filled.add(i * size + first * columns + at));
-                        }
+                        let from = self.products.as_ptr().add(at);
+                        let to = filled.add(first * columns + at);
+                        plane::<Destinations, V, 6, TILE>(
+                            |i, j| V::load(from.add((i * 6 + j) * chunk.products)),
+                            |i, j, value| value.store(to.add((i * TILE + j) * size)),
+                        );
                     }
                 }
             }
@@ -190,37 +170,5 @@ impl Kernel for TileKernel<'_> {
                 }
             }
         }
-    }
-}
-
-/// `count` values from `from` on of each of a tile's sources, at the points; null sources are zeros. Those `ahead` are asked
-/// for.
-///
-/// # Safety
-/// The instruction set of `V`; that many readable values.
-#[inline(always)]
-pub(super) unsafe fn source_points<V: Lanes>(
-    sources: &[[*const f32; 6]; 6],
-    from: usize,
-    count: usize,
-    ahead: usize,
-) -> [[V; 6]; 6] {
-    // SAFETY: handed on from the caller.
-    unsafe {
-        // Thirty-six streams are more than a processor follows by itself.
-        if from % LINE < V::LEN {
-            for source in sources.iter().flatten() {
-                V::prefetch(source.wrapping_add(from + ahead));
-            }
-        }
-        let mut d = [[V::splat(0.0); 6]; 6];
-        for (row, sources) in d.iter_mut().zip(sources) {
-            for (value, &source) in row.iter_mut().zip(sources) {
-                if !source.is_null() {
-                    *value = load::<V>(source.wrapping_add(from), count);
-                }
-            }
-        }
-        plane::<Sources, V, 6, 6>(d)
     }
 }

@@ -1,15 +1,14 @@
 //! Weight gradients: outer products at the 36 points, summed over tiles in an order that the shape fixes.
 
-use super::gather::{ahead, source_points};
-use super::transform::{Gradient, Signals, plane};
-use super::{POINTS, TILE, Tiles, apart};
+use super::gather::AHEAD;
+use super::transform::{Gradient, Line, Panels, Signals, Sources, plane};
+use super::{POINTS, TILE, Tiles, apart, transform};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
-use crate::cpu::tile::LINE;
 use crate::cpu::weight_gradient::Operands;
 use std::ops::Range;
 
@@ -143,23 +142,11 @@ impl ChunkKernel<'_> {
     #[inline(always)]
     unsafe fn transform_sources<V: Lanes>(&mut self, tile: usize) {
         let &Operands { batch, input, .. } = self.operands;
-        let inputs = self.operands.layer.inputs;
-        let (rows, apart) = (self.rows.len(), self.sources.len() / POINTS);
-        let places = self.tiles.sources(tile, input.as_ptr(), batch * inputs);
-        let ahead = ahead(rows, inputs);
-        for sample in 0..batch {
-            for at in (0..rows).step_by(V::LEN) {
-                let count = V::LEN.min(rows - at);
-                let from = sample * inputs + self.rows.start + at;
-                // SAFETY: handed on from the caller.
-                unsafe {
-                    let points = source_points::<V>(&places, from, count, ahead);
-                    for (point, value) in points.iter().flatten().enumerate() {
-                        let to = point * apart + sample * rows + at;
-                        store(*value, self.sources.as_mut_ptr().add(to), count);
-                    }
-                }
-            }
+        let depth = self.operands.layer.inputs;
+        let places = self.tiles.sources(tile, input.as_ptr(), batch * depth);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            to_points::<Sources, V, 6>(&places, (batch, depth), self.rows.clone(), self.sources);
         }
     }
 
@@ -170,33 +157,11 @@ impl ChunkKernel<'_> {
     #[inline(always)]
     unsafe fn transform_signals<V: Lanes>(&mut self, tile: usize, columns: Range<usize>) {
         let &Operands { batch, delta, .. } = self.operands;
-        let outputs = self.operands.layer.outputs;
-        let (len, apart) = (columns.len(), self.signals.len() / POINTS);
-        let places = self.tiles.destinations(tile, delta.as_ptr(), batch * outputs);
-        let ahead = ahead(len, outputs);
-        for sample in 0..batch {
-            for at in (0..len).step_by(V::LEN) {
-                let count = V::LEN.min(len - at);
-                let from = sample * outputs + columns.start + at;
-                // SAFETY: handed on from the caller.
-                unsafe {
-                    let mut y = [[V::splat(0.0); TILE]; TILE];
-                    for (value, &place) in y.iter_mut().flatten().zip(&places) {
-                        if !place.is_null() {
-                            // Sixteen streams are more than a processor follows by itself.
-                            if from % LINE < V::LEN {
-                                V::prefetch(place.wrapping_add(from + ahead));
-                            }
-                            *value = load::<V>(place.wrapping_add(from), count);
-                        }
-                    }
-                    let points = plane::<Signals, V, TILE, 6>(y);
-                    for (point, value) in points.iter().flatten().enumerate() {
-                        let to = point * apart + sample * len + at;
-                        store(*value, self.signals.as_mut_ptr().add(to), count);
-                    }
-                }
-            }
+        let depth = self.operands.layer.outputs;
+        let places = self.tiles.destinations(tile, delta.as_ptr(), batch * depth);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            to_points::<Signals, V, TILE>(&places, (batch, depth), columns, self.signals);
         }
     }
 
@@ -235,6 +200,36 @@ impl ChunkKernel<'_> {
     }
 }
 
+/// Channels `wanted` of all samples of panels `[batch, depth]` at the points, `[point, batch, wanted]` with each point's a
+/// distance apart.
+///
+/// # Safety
+/// As for the sources.
+#[inline(always)]
+unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
+    places: &Panels<N>,
+    (batch, depth): (usize, usize),
+    wanted: Range<usize>,
+    points: &mut [f32],
+) {
+    let (len, apart) = (wanted.len(), points.len() / POINTS);
+    // Whole rows follow each other.
+    let (runs, len) = match len == depth {
+        true => (1, batch * depth),
+        false => (batch, len),
+    };
+    let ahead = match runs {
+        1 => AHEAD,
+        _ => AHEAD.div_ceil(len) * depth,
+    };
+    for run in 0..runs {
+        let to = (points.as_mut_ptr().wrapping_add(run * len), apart);
+        let from = run * depth + wanted.start;
+        // SAFETY: handed on from the caller.
+        unsafe { transform::to_points::<L, V, N>(places, (from, len), ahead, to) }
+    }
+}
+
 /// One input's gradient: chunks added in order, points to taps, scaled.
 struct RowKernel<'a> {
     partials: &'a [f32],
@@ -262,12 +257,14 @@ impl Kernel for RowKernel<'_> {
                         *sum = sum.add(load::<V>(chunk.as_ptr().add(from), count));
                     }
                 }
-                let g = plane::<Gradient, V, 6, 3>(s);
-                for (tap, value) in g.iter().flatten().enumerate() {
-                    let to = (tap * inputs + self.input) * outputs + at;
-                    let scaled = value.mul(V::splat(self.scale));
-                    store(scaled, self.out.at(to), count);
-                }
+                plane::<Gradient, V, 6, 3>(
+                    |i, j| s[i][j],
+                    |i, j, value| {
+                        let to = ((i * 3 + j) * inputs + self.input) * outputs + at;
+                        let scaled = value.mul(V::splat(self.scale));
+                        store(scaled, self.out.at(to), count);
+                    },
+                );
             }
             at += V::LEN;
         }

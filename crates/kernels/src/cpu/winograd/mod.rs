@@ -14,6 +14,8 @@ mod weights;
 
 use crate::{Layer, Link};
 
+use transform::Panels;
+
 pub(super) use gather::gather;
 pub(super) use gradient::gradient;
 pub(super) use weights::pack;
@@ -82,27 +84,32 @@ impl Tiles {
         (row < self.height && column < self.width).then_some(row * self.width + column)
     }
 
-    /// Where a tile's 6×6 sources begin in an array of panels of `len` values; null outside the grid.
+    /// A tile's 6×6 sources in an array of panels of `len` values.
     #[inline(always)]
-    fn sources(self, tile: usize, panels: *const f32, len: usize) -> [[*const f32; 6]; 6] {
-        let mut all = [[std::ptr::null(); 6]; 6];
-        for (i, row) in all.iter_mut().enumerate() {
-            for (j, source) in row.iter_mut().enumerate() {
-                if let Some(at) = self.location(tile, i as isize - 1, j as isize - 1) {
-                    *source = panels.wrapping_add(at * len);
-                }
-            }
-        }
-        all
+    fn sources(self, tile: usize, panels: *const f32, len: usize) -> Panels<6> {
+        self.square(tile, -1, panels, len)
     }
 
-    /// Where its 4×4 destinations begin in an array of panels of `len` values; null outside the grid.
+    /// Its 4×4 destinations.
     #[inline(always)]
-    fn destinations(self, tile: usize, panels: *const f32, len: usize) -> [*const f32; TILE * TILE] {
+    fn destinations(self, tile: usize, panels: *const f32, len: usize) -> Panels<TILE> {
+        self.square(tile, 0, panels, len)
+    }
+
+    /// A square of panels that begins so far below and right of a tile's first destination; null outside the grid.
+    #[inline(always)]
+    fn square<const N: usize>(
+        self,
+        tile: usize,
+        first: isize,
+        panels: *const f32,
+        len: usize,
+    ) -> Panels<N> {
         std::array::from_fn(|i| {
-            let (row, column) = ((i / TILE) as isize, (i % TILE) as isize);
-            let at = self.location(tile, row, column);
-            at.map_or(std::ptr::null(), |at| panels.wrapping_add(at * len))
+            std::array::from_fn(|j| {
+                let at = self.location(tile, first + i as isize, first + j as isize);
+                at.map_or(std::ptr::null(), |at| panels.wrapping_add(at * len))
+            })
         })
     }
 }

@@ -1,6 +1,10 @@
 //! The five transforms of F(4×4, 3×3), each a matrix applied to both sides of a small square of vectors.
 
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{Lanes, load, store};
+use crate::cpu::tile::LINE;
+
+/// Where a square of panels begins; null ones are zeros.
+pub(super) type Panels<const N: usize> = [[*const f32; N]; N];
 
 /// A matrix of M rows and N columns, applied to one line.
 pub(super) trait Line<const N: usize, const M: usize> {
@@ -9,31 +13,86 @@ pub(super) trait Line<const N: usize, const M: usize> {
     unsafe fn line<V: Lanes>(x: [V; N]) -> [V; M];
 }
 
-/// `L x Lᵀ`.
+/// `L x Lᵀ`, from values that are loaded when their column's turn comes, to values that are stored row by row: all of
+/// them at once would not fit the registers.
 ///
 /// # Safety
 /// The instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn plane<L: Line<N, M>, V: Lanes, const N: usize, const M: usize>(
-    x: [[V; N]; N],
-) -> [[V; M]; M] {
+    load: impl Fn(usize, usize) -> V,
+    mut store: impl FnMut(usize, usize, V),
+) {
     // SAFETY: arithmetic only, in the caller's instruction set.
     unsafe {
         let mut half = [[V::splat(0.0); N]; M];
         for j in 0..N {
             let mut column = [V::splat(0.0); N];
-            for (value, row) in column.iter_mut().zip(&x) {
-                *value = row[j];
+            for (i, value) in column.iter_mut().enumerate() {
+                *value = load(i, j);
             }
             for (row, value) in half.iter_mut().zip(L::line(column)) {
                 row[j] = value;
             }
         }
-        let mut all = [[V::splat(0.0); M]; M];
-        for (to, row) in all.iter_mut().zip(half) {
-            *to = L::line(row);
+        for (i, row) in half.into_iter().enumerate() {
+            for (j, value) in L::line(row).into_iter().enumerate() {
+                store(i, j, value);
+            }
         }
-        all
+    }
+}
+
+/// `len` values from `from` on of each panel, at the points, whose values are written a distance apart. Those `ahead` are
+/// asked for: so many streams are more than a processor follows by itself.
+///
+/// # Safety
+/// The instruction set of `V`; readable values in the panels, writable ones at the points.
+#[inline(always)]
+pub(super) unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
+    panels: &Panels<N>,
+    (from, len): (usize, usize),
+    ahead: usize,
+    (to, apart): (*mut f32, usize),
+) {
+    let whole = len / V::LEN * V::LEN;
+    // SAFETY: handed on from the caller.
+    unsafe {
+        for at in (0..whole).step_by(V::LEN) {
+            let from = from + at;
+            if from % LINE < V::LEN {
+                for panel in panels.iter().flatten() {
+                    V::prefetch(panel.wrapping_add(from + ahead));
+                }
+            }
+            vector_to_points::<L, V, N>(panels, (from, V::LEN), (to.add(at), apart));
+        }
+        if whole < len {
+            let (from, to) = (from + whole, to.add(whole));
+            vector_to_points::<L, V, N>(panels, (from, len - whole), (to, apart));
+        }
+    }
+}
+
+/// One vector's `count` values of that.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn vector_to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
+    panels: &Panels<N>,
+    (from, count): (usize, usize),
+    (to, apart): (*mut f32, usize),
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        plane::<L, V, N, 6>(
+            |i, j| match panels[i][j] {
+                panel if panel.is_null() => V::splat(0.0),
+                panel => load::<V>(panel.wrapping_add(from), count),
+            },
+            |i, j, value| store(value, to.add((i * 6 + j) * apart), count),
+        );
     }
 }
 

@@ -122,13 +122,14 @@ impl Kernel for PackKernel<'_> {
             // whole vector.
             unsafe {
                 let g = self.squares.square::<V>(self.k, first, count);
-                let points = plane::<Weights, V, 3, 6>(g);
-                for (point, value) in points.iter().flatten().enumerate() {
-                    let at = self.block * packing.block_len()
-                        + point * packing.tap_len()
-                        + self.k * packing.block;
-                    value.store(self.to.at(at + vector * V::LEN));
-                }
+                let row = self.block * packing.block_len() + self.k * packing.block;
+                plane::<Weights, V, 3, 6>(
+                    |i, j| g[i][j],
+                    |i, j, value| {
+                        let at = row + (i * 6 + j) * packing.tap_len();
+                        value.store(self.to.at(at + vector * V::LEN));
+                    },
+                );
             }
         }
     }
