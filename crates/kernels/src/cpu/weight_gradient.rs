@@ -2,7 +2,7 @@
 
 use super::buffer::CpuBuffer;
 use super::isa::Kernel;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, load};
 use super::outer_product::{
     FEW_INPUTS, OuterProduct, Sum, THREE, add_outer_product, add_rows, add_three_outer_products,
 };
@@ -21,8 +21,16 @@ pub(super) const INPUTS_PER_TASK: usize = 64;
 
 /// Outputs from which on both panels' values are brought together before they meet.
 const MANY_OUTPUTS: usize = 128;
-/// Inputs of a strip whose values of all samples stay in the first-level cache beside a block of deltas, at most.
-const STRIP: usize = 26;
+/// Inputs of a strip, whose values of all samples are brought together: where vectors are long, a task's; else as many as stay
+/// in the first-level cache beside a block of deltas.
+const fn strip<V: Lanes>() -> usize {
+    match V::LEN {
+        16 => INPUTS_PER_TASK,
+        _ => 24,
+    }
+}
+/// How many rows ahead of their turn they are asked for.
+const ROWS_AHEAD: usize = 8;
 
 /// How a layer's gradient is cut into tasks. It depends on the layer's shape alone, so the order of additions
 /// and with it every bit of the result is the same for any number of threads.
@@ -104,7 +112,7 @@ struct ChunkKernel<'a> {
     input: &'a [f32],
     delta: &'a [f32],
     task: Task<'a>,
-    /// `[sample, input of a strip]`
+    /// `[sample, input of a strip]`, rows in whole vectors
     sources: &'a mut [f32],
     /// `[block, sample, column of the block]`
     signals: &'a mut [f32],
@@ -175,20 +183,27 @@ impl Kernel for ChunkKernel<'_> {
                         copy_row::<V>(&row[column..][..used], to);
                     }
                 }
-                let strip = STRIP / V::ROWS * V::ROWS;
+                let strip = strip::<V>();
                 for link in singles {
                     for first in (0..rows.len()).step_by(strip) {
                         let rows = strip.min(rows.len() - first);
                         let source = source(link).add(first);
-                        let sources = self.sources.chunks_exact_mut(rows);
-                        for (sample, to) in sources.take(self.batch).enumerate() {
-                            let row = source.add(sample * inputs);
-                            to.copy_from_slice(std::slice::from_raw_parts(row, rows));
+                        let row = rows.next_multiple_of(V::LEN);
+                        for (sample, to) in self.sources.chunks_exact_mut(row).enumerate() {
+                            if sample == self.batch {
+                                break;
+                            }
+                            for at in (0..rows).step_by(V::LEN) {
+                                let from = source.add(sample * inputs + at);
+                                V::prefetch(from.wrapping_add(ROWS_AHEAD * inputs));
+                                let values = load::<V>(from, V::LEN.min(rows - at));
+                                values.store(to.as_mut_ptr().add(at));
+                            }
                         }
                         for (column, signals) in columns().zip(self.signals.chunks_exact(size)) {
                             let product = OuterProduct {
                                 a: self.sources.as_ptr(),
-                                inputs: rows,
+                                inputs: row,
                                 rows,
                                 delta: signals.as_ptr(),
                                 delta_row: block,
@@ -234,7 +249,7 @@ pub(super) fn weight_gradient(
     let shared = Pointer::new(partials);
     let cost = layer.multiply_adds(batch) / cut.tasks();
     let set = workers.set;
-    let sources = (STRIP * batch).next_multiple_of(16);
+    let sources = INPUTS_PER_TASK * batch;
     let work = |scratch: &mut [f32], number: usize| {
         let (sources, signals) = scratch.split_at_mut(sources);
         // SAFETY: every task is one thread's, which alone touches the task's rows of its chunk's partial sums.
