@@ -69,7 +69,6 @@ fn tiled_convolutions() {
         (9, 13, 32, 47, 3),
         (16, 12, 100, 33, 5),
         (7, 8, 129, 96, 1),
-        // Too narrow for strips, in which other gradients are computed where vectors are short.
         (12, 5, 40, 49, 6),
         (4, 4, 128, 130, 35),
     ];
@@ -108,7 +107,7 @@ fn wide_plain_sums() {
 }
 
 /// Grids and channels for which stride 1 is computed in strips of four columns, whole and cut off at the border, on
-/// vectors of one length or another.
+/// vectors of one length or another; with eight channels, two samples may share one.
 #[test]
 fn strips_of_few_channels() {
     let cases = [
@@ -122,6 +121,8 @@ fn strips_of_few_channels() {
         (5, 8, 24, 24, 6),
         (10, 11, 20, 6, 3),
         (3, 6, 16, 16, 33),
+        (6, 8, 8, 8, 12),
+        (2, 4, 5, 8, 6),
     ];
     for (i, (height, width, inputs, outputs, batch)) in cases.into_iter().enumerate() {
         let norm = match batch {

@@ -4,8 +4,8 @@
 //! threads' rates, and the fastest turn's is the ceiling: among many short turns there is one in which no thread was
 //! kept waiting. Each loop's result is checked.
 
-use super::isa::{InstructionSet, Kernel};
-use super::lanes::Lanes;
+use super::isa::{InstructionSet, Kernel, Vectors};
+use super::lanes::{Lanes, MOST_LANES};
 use super::threads::Threads;
 use std::hint::black_box;
 use std::sync::{Barrier, Mutex, PoisonError};
@@ -33,12 +33,11 @@ const PARTS: usize = 16;
 const FACTOR: f32 = 3.0;
 /// What b and c hold.
 const OPERANDS: [f32; 2] = [1.0, 2.0];
-/// Lanes of the longest vector.
-const MOST_LANES: usize = 16;
 
 /// Measures both; the triad's three arrays take about `bytes` bytes together, which should be several times what the
 /// last-level caches hold.
 pub(super) fn ceilings(threads: &Threads, set: InstructionSet, bytes: usize) -> Ceilings {
+    let set = set.vectors();
     let few = multiply_adds::<12>(threads, set);
     // More chains than a small register file holds are slower there, and faster where latencies are long.
     let many = multiply_adds::<24>(threads, set);
@@ -49,7 +48,7 @@ pub(super) fn ceilings(threads: &Threads, set: InstructionSet, bytes: usize) -> 
 }
 
 /// Operations per second of so many chains of multiply-adds a thread.
-fn multiply_adds<const CHAINS: usize>(threads: &Threads, set: InstructionSet) -> f64 {
+fn multiply_adds<const CHAINS: usize>(threads: &Threads, set: Vectors) -> f64 {
     let rounds = VECTORS / CHAINS;
     let once = |ends: &mut [[f32; MOST_LANES]; CHAINS], _| {
         let kernel = MultiplyAdds { rounds, ends };
@@ -67,7 +66,7 @@ fn multiply_adds<const CHAINS: usize>(threads: &Threads, set: InstructionSet) ->
 }
 
 /// Bytes per second of triads on all threads.
-fn triads(threads: &Threads, set: InstructionSet, bytes: usize) -> f64 {
+fn triads(threads: &Threads, set: Vectors, bytes: usize) -> f64 {
     let parts = PARTS * 3 * size_of::<f32>() * threads.count();
     let part = (bytes / parts).next_multiple_of(set.lanes());
     let part = part.max(set.lanes());

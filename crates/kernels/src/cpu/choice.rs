@@ -20,7 +20,7 @@ impl CpuBackend {
                 (None, Some(_)) => "Winograd tiles",
                 (None, None) => "plain sums",
             };
-            format!("{how}, {}", self.set.for_columns(columns))
+            format!("{how}, {}", self.set.for_columns(columns).name())
         };
         let product = self.product_on_tile_unit(layer) || self.on_tile_unit(layer);
         let [forward, backward] =

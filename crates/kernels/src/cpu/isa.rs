@@ -4,7 +4,7 @@
 use super::amx;
 use super::lanes::{Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
-use super::x86::{Avx2, Avx512};
+use super::x86::{Avx2, Avx512, Narrow};
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ pub enum InstructionSet {
     Portable,
     /// AVX2 with FMA.
     Avx2,
-    /// AVX-512F.
+    /// AVX-512 (F and VL).
     Avx512,
     /// AVX-512 and the tile unit (AMX), which multiplies bf16 values; all else runs as [`Avx512`](Self::Avx512).
     Amx,
@@ -62,7 +62,9 @@ impl InstructionSet {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                std::arch::is_x86_feature_detected!("avx512f") && Self::Avx2.available()
+                std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && Self::Avx2.available()
             }
             #[cfg(target_arch = "x86_64")]
             Self::Amx => Self::Avx512.available() && amx::available(),
@@ -79,12 +81,43 @@ impl InstructionSet {
             .unwrap_or(Self::Portable)
     }
 
-    /// The set of vectors for panels of `columns` channels: eight or fewer do not fill an AVX-512 vector.
-    pub(super) fn for_columns(self, columns: usize) -> Self {
+    /// Its widest vectors.
+    pub(super) fn vectors(self) -> Vectors {
         match self {
-            Self::Avx512 | Self::Amx if columns <= 8 => Self::Avx2,
-            Self::Amx => Self::Avx512,
+            Self::Portable => Vectors::Portable,
+            Self::Avx2 => Vectors::Avx2,
+            Self::Avx512 | Self::Amx => Vectors::Avx512,
+        }
+    }
+
+    /// The vectors for panels of `columns` channels: eight or fewer do not fill one of AVX-512, but two samples may share it.
+    pub(super) fn for_columns(self, columns: usize) -> Vectors {
+        match self.vectors() {
+            Vectors::Avx512 if columns <= 8 => Vectors::Narrow,
             other => other,
+        }
+    }
+}
+
+/// Vectors that a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vectors {
+    Portable,
+    /// Eight lanes.
+    Avx2,
+    /// Eight lanes, in pairs where a kernel can.
+    Narrow,
+    /// Sixteen lanes.
+    Avx512,
+}
+
+impl Vectors {
+    /// The name of their instruction set.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Narrow | Self::Avx512 => "avx512",
         }
     }
 
@@ -95,28 +128,32 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::LEN,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 | Self::Amx => Avx512::LEN,
+            Self::Narrow => Narrow::LEN,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::LEN,
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Amx => Portable::LEN,
+            Self::Avx2 | Self::Narrow | Self::Avx512 => Portable::LEN,
         }
     }
 
-    /// Runs a kernel compiled for this instruction set.
+    /// Runs a kernel compiled for these vectors.
     ///
     /// # Safety
-    /// The set must be [`available`](Self::available), and the kernel's own contract must hold.
+    /// The machine must have them ([`InstructionSet::available`]), and the kernel's own contract must hold.
     #[inline]
     pub(super) unsafe fn run<K: Kernel>(self, kernel: K) {
-        // SAFETY: the caller guarantees the instruction set and the kernel's contract.
+        // SAFETY: the caller guarantees the vectors and the kernel's contract.
         unsafe {
             match self {
                 Self::Portable => Portable::call(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => Avx2::call(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 | Self::Amx => Avx512::call(kernel),
+                Self::Narrow => Narrow::call(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => Avx512::call(kernel),
                 #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Avx512 | Self::Amx => Portable::call(kernel),
+                Self::Avx2 | Self::Narrow | Self::Avx512 => Portable::call(kernel),
             }
         }
     }
@@ -130,9 +167,9 @@ impl InstructionSet {
         // SAFETY: handed on from the caller.
         unsafe {
             match self {
-                Self::Portable => unreachable!("the tile unit beside portable vectors"),
-                Self::Avx2 => Avx2::call(kernel),
-                Self::Avx512 | Self::Amx => Avx512::call(kernel),
+                Self::Portable | Self::Avx2 => unreachable!("the tile unit without AVX-512"),
+                Self::Narrow => Narrow::call(kernel),
+                Self::Avx512 => Avx512::call(kernel),
             }
         }
     }

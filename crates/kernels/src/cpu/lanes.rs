@@ -2,18 +2,27 @@
 
 use super::isa::Kernel;
 
+/// Lanes of the longest vectors.
+pub(super) const MOST_LANES: usize = 16;
+
 /// A SIMD vector. All methods but [`call`](Self::call) are inlined into a caller that enables the instruction set.
 ///
 /// # Safety
 /// Every method may be called only where the CPU has the instruction set of the type; loads and stores need
 /// `LEN` (or, for the partial ones, `count`) valid elements behind the pointer. No alignment is required.
 pub(super) trait Lanes: Copy {
+    /// Vectors of twice the lanes, which two samples share where panels are as wide as one of these; these themselves where
+    /// the machine has no such vectors.
+    type Pair: Lanes;
+
     /// Lanes per vector.
     const LEN: usize;
     /// Rows of a micro-tile that is two vectors wide: as many as the register file holds.
     const ROWS: usize;
     /// Rows of a micro-tile that is one vector wide.
     const ROWS_OF_ONE: usize;
+    /// Whether there are pairs.
+    const PAIRED: bool = Self::Pair::LEN > Self::LEN;
     /// Whether registers are left for two rows of weights beside a micro-tile two vectors wide.
     const TWO_TERMS: bool = false;
 
@@ -32,8 +41,47 @@ pub(super) trait Lanes: Copy {
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self;
+    /// `low` in the first half of all lanes, `high` in the second.
+    #[inline(always)]
+    unsafe fn splat_two(low: f32, high: f32) -> Self {
+        let mut values = [high; MOST_LANES];
+        values[..Self::LEN / 2].fill(low);
+        // SAFETY: no vector has more lanes.
+        unsafe { Self::load(values.as_ptr()) }
+    }
     /// `LEN` values.
     unsafe fn load(from: *const f32) -> Self;
+    /// `LEN/2` values of `low` in the first half, so many of `high` in the second.
+    #[inline(always)]
+    unsafe fn load_two(low: *const f32, high: *const f32) -> Self {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: no vector has more lanes; the caller guarantees the values.
+        unsafe {
+            for (half, from) in values.chunks_exact_mut(Self::LEN / 2).zip([low, high]) {
+                half.copy_from_slice(std::slice::from_raw_parts(from, Self::LEN / 2));
+            }
+            Self::load(values.as_ptr())
+        }
+    }
+    /// The same in both halves.
+    #[inline(always)]
+    unsafe fn load_twice(from: *const f32) -> Self {
+        // SAFETY: handed on from the caller.
+        unsafe { Self::load_two(from, from) }
+    }
+    /// The sum of both halves, in both.
+    #[inline(always)]
+    unsafe fn add_halves(self) -> Self {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: no vector has more lanes.
+        unsafe {
+            self.store(values.as_mut_ptr());
+            for lane in 0..Self::LEN / 2 {
+                values[lane] += values[lane + Self::LEN / 2];
+            }
+            Self::load_twice(values.as_ptr())
+        }
+    }
     /// `count ≤ LEN` values, then zeros.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
     /// Writes `LEN` values.
@@ -152,6 +200,8 @@ impl Portable {
 }
 
 impl Lanes for Portable {
+    type Pair = Self;
+
     const LEN: usize = 4;
     const ROWS: usize = 6;
     const ROWS_OF_ONE: usize = 12;

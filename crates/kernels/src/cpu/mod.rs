@@ -37,6 +37,7 @@ pub use buffer::CpuBuffer;
 pub use ceiling::Ceilings;
 pub use error::CpuError;
 pub use isa::InstructionSet;
+use isa::Vectors;
 use pack::{Direction, Packing, pack};
 use panel::{Delta, FeedbackPort, ForwardPort, Slopes};
 use pointer::Pointer;
@@ -170,7 +171,7 @@ impl CpuBackend {
     }
 
     /// This backend's threads on one instruction set.
-    fn workers<'a>(&'a self, set: InstructionSet, parts: &'a mut CpuBuffer) -> Workers<'a> {
+    fn workers<'a>(&'a self, set: Vectors, parts: &'a mut CpuBuffer) -> Workers<'a> {
         Workers {
             threads: &self.threads,
             set,

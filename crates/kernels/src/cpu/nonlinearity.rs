@@ -1,6 +1,6 @@
 //! The activations as types, so that a loop over rows is compiled for one of them and decides nothing in between.
 
-use super::lanes::{self, Lanes};
+use super::lanes::{self, Lanes, MOST_LANES};
 use crate::Activation;
 
 /// One activation σ.
@@ -115,8 +115,8 @@ fn erf_slope(z: f32) -> f32 {
 
 #[inline(always)]
 unsafe fn each_lane<V: Lanes>(x: V, f: fn(f32) -> f32) -> V {
-    let mut values = [0.0; 16];
-    // SAFETY: no vector has more than sixteen lanes.
+    let mut values = [0.0; MOST_LANES];
+    // SAFETY: no vector has more lanes.
     unsafe {
         x.store(values.as_mut_ptr());
         for v in &mut values[..V::LEN] {

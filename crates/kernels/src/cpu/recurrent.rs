@@ -6,12 +6,13 @@ use super::isa::Kernel;
 use super::lanes::Lanes;
 use super::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use super::pack::Packing;
-use super::panel::Column;
+use super::panel::{Column, Part};
 use super::pointer::Pointer;
 use super::rounding::bf16_if;
 use super::scratch::Workers;
 use super::tile::{GatherSource, ONLY, gather_block};
 use crate::RecurrentCell;
+use std::marker::PhantomData;
 
 /// What a step does with its product.
 #[derive(Clone, Copy)]
@@ -168,7 +169,7 @@ impl Kernel for StepKernel<'_> {
             if channel >= packing.columns {
                 break;
             }
-            let column = Column {
+            let column = Column::<Part> {
                 scratch: scratch.wrapping_add(vector * V::LEN),
                 stride: packing.block,
                 batch,
@@ -176,6 +177,7 @@ impl Kernel for StepKernel<'_> {
                 count: V::LEN.min(packing.columns - channel),
                 channels: packing.columns,
                 location: 0,
+                cut: PhantomData,
             };
             let scale = cell.scale as f32;
             // SAFETY: all arrays are this step's panels; columns of different blocks do not overlap.
@@ -214,7 +216,7 @@ struct DriveRows<'a> {
     inputs: usize,
     scale: f32,
     rounded: bool,
-    column: Column<false>,
+    column: Column<Part>,
 }
 
 impl<V: Lanes> ForNonlinearity<V> for DriveRows<'_> {
@@ -254,7 +256,7 @@ struct LandingRows<'a> {
     landing: Option<StepLanding<'a>>,
     scale: f32,
     rounded: bool,
-    column: Column<false>,
+    column: Column<Part>,
 }
 
 impl<V: Lanes> ForNonlinearity<V> for LandingRows<'_> {

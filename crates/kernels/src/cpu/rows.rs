@@ -159,7 +159,8 @@ impl Kernel for RowKernel<'_> {
     }
 }
 
-/// Samples that are walked together: the sums of three destinations, their weights and a source value are in registers.
+/// Samples, or pairs of them, that are walked together: the sums of three destinations, their weights and a source value
+/// are in registers.
 const fn rows_of_three<V: Lanes>() -> usize {
     (V::ROWS_OF_ONE - 1) / FED
 }
@@ -188,16 +189,29 @@ pub(super) struct Walk {
 /// The instruction set of `V`; columns and rows inside the grid; room for all destinations of the walk.
 #[inline(always)]
 pub(super) unsafe fn walk_samples<V: Lanes, const SOURCES: usize>(walk: &Walk) {
-    for (from, samples) in tiles(walk.batch, rows_of_three::<V>()) {
-        // SAFETY: handed on from the caller; the tiles cut the batch.
-        unsafe { run_rows::<V, _>(Rows::<SOURCES>(walk), from, samples) };
+    // Every sum has its own lane and its terms their order, whether a sample has a vector of its own or not.
+    let paired = match V::PAIRED {
+        true => walk.batch / 2 * 2,
+        false => 0,
+    };
+    // SAFETY: handed on from the caller; the tiles cut the batch.
+    unsafe {
+        for (from, pairs) in tiles(paired / 2, rows_of_three::<V::Pair>()) {
+            let rows = Rows::<2, SOURCES>(walk);
+            run_rows::<V::Pair, _>(rows, 2 * from, pairs);
+        }
+        for (from, samples) in tiles(walk.batch - paired, rows_of_three::<V>()) {
+            run_rows::<V, _>(Rows::<1, SOURCES>(walk), paired + from, samples);
+        }
     }
 }
 
-/// The walk of a few samples, over `SOURCES` rows of sources.
-struct Rows<'a, const SOURCES: usize>(&'a Walk);
+/// The walk of a few vectors of `SAMPLES` samples each, over `SOURCES` rows of sources.
+struct Rows<'a, const SAMPLES: usize, const SOURCES: usize>(&'a Walk);
 
-impl<V: Lanes, const SOURCES: usize> RowTile<V> for Rows<'_, SOURCES> {
+impl<V: Lanes, const SAMPLES: usize, const SOURCES: usize> RowTile<V>
+    for Rows<'_, SAMPLES, SOURCES>
+{
     const MOST: usize = rows_of_three::<V>();
 
     #[inline(always)]
@@ -218,9 +232,10 @@ impl<V: Lanes, const SOURCES: usize> RowTile<V> for Rows<'_, SOURCES> {
                     }
                 }
                 if column > start {
-                    let place = (column - 1 - start) * walk.batch + from;
+                    let sample = (column - 1 - start) * walk.batch + from;
+                    let out = walk.out.add(sample * (V::LEN / SAMPLES));
                     for (row, sum) in sums[0].iter().enumerate() {
-                        sum.store(walk.out.add((place + row) * V::LEN));
+                        sum.store(out.add(row * V::LEN));
                     }
                 }
                 sums = [sums[1], sums[2], [V::splat(0.0); M]];
@@ -229,11 +244,11 @@ impl<V: Lanes, const SOURCES: usize> RowTile<V> for Rows<'_, SOURCES> {
     }
 }
 
-impl<const SOURCES: usize> Rows<'_, SOURCES> {
+impl<const SAMPLES: usize, const SOURCES: usize> Rows<'_, SAMPLES, SOURCES> {
     /// Adds what the sources of one column give to destinations `FIRST..END` of the three.
     ///
     /// # Safety
-    /// The instruction set of `V`; a column of the grid, samples `from..from + M` of the batch.
+    /// The instruction set of `V`; a column of the grid, vectors of samples from `from` on inside the batch.
     #[inline(always)]
     unsafe fn add<V: Lanes, const M: usize, const FIRST: usize, const END: usize>(
         &self,
@@ -256,18 +271,26 @@ impl<const SOURCES: usize> Rows<'_, SOURCES> {
                     }
                     let mut w = [V::splat(0.0); FED];
                     for (to, w) in w.iter_mut().enumerate().take(END).skip(FIRST) {
-                        *w = V::load(weights.add((i * FED + to) * V::LEN));
+                        let from = weights.add((i * FED + to) * (V::LEN / SAMPLES));
+                        *w = match SAMPLES {
+                            1 => V::load(from),
+                            _ => V::load_twice(from),
+                        };
                     }
                     // Iterators over part of the three would leave the sums in memory.
                     #[expect(clippy::needless_range_loop)]
                     for row in 0..M {
-                        let x = V::splat(*panel.add(row * walk.depth + k));
+                        let value = panel.add(SAMPLES * row * walk.depth + k);
+                        let x = match SAMPLES {
+                            1 => V::splat(*value),
+                            _ => V::splat_two(*value, *value.add(walk.depth)),
+                        };
                         for to in FIRST..END {
                             sums[to][row] = x.mul_add(w[to], sums[to][row]);
                         }
                     }
                 }
-                weights = weights.add(walk.taps * V::LEN);
+                weights = weights.add(walk.taps * (V::LEN / SAMPLES));
             }
         }
     }

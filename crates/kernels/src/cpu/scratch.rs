@@ -1,7 +1,7 @@
 //! Working memory that kernel calls leave to the next ones, so that a training step allocates nothing.
 
 use super::buffer::CpuBuffer;
-use super::isa::InstructionSet;
+use super::isa::Vectors;
 use super::pointer::Pointer;
 use super::threads::Threads;
 
@@ -24,7 +24,7 @@ pub(super) struct Scratch {
 /// Who computes: threads, their instruction set, and working memory of which each of them has a part.
 pub(super) struct Workers<'a> {
     pub threads: &'a Threads,
-    pub set: InstructionSet,
+    pub set: Vectors,
     pub parts: &'a mut CpuBuffer,
 }
 

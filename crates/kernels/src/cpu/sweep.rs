@@ -1,14 +1,15 @@
 //! One pass over all panels: fill a column block in scratch, finish it while it is in cache.
 
 use super::fill::{Fill, fill_blocks};
-use super::isa::{InstructionSet, Kernel};
+use super::isa::{Kernel, Vectors};
 use super::lanes::Lanes;
 use super::pack::Packing;
-use super::panel::{self, Column, FeedbackPort, ForwardPort, Slopes};
+use super::panel::{self, Column, Cut, FeedbackPort, ForwardPort, Part, Slopes, Two, Whole};
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
 use crate::{NORM_EPSILON, Norm};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Column blocks of a location that are filled together at most.
@@ -74,7 +75,7 @@ pub(super) fn sweep(
 /// What the channel norm needs once all locations are filled.
 pub(super) fn complete(
     threads: &Threads,
-    set: InstructionSet,
+    set: Vectors,
     locations: usize,
     batch: usize,
     packing: Packing,
@@ -168,7 +169,7 @@ impl Kernel for FinishBlock<'_> {
             if channel >= packing.columns {
                 break;
             }
-            let column = Column::<false> {
+            let column = Column::<Part> {
                 scratch: self.scratch.wrapping_add(vector * V::LEN),
                 stride: packing.block,
                 batch: self.batch,
@@ -176,12 +177,20 @@ impl Kernel for FinishBlock<'_> {
                 count: V::LEN.min(packing.columns - channel),
                 channels: packing.columns,
                 location,
+                cut: PhantomData,
             };
+            // Of panels as wide as a vector, samples follow each other.
+            let pairs = packing.columns == V::LEN && packing.block == V::LEN;
             // SAFETY: the contract of [`finish_block`]; the column lies inside the block.
             unsafe {
-                match column.count == V::LEN {
-                    true => finish_column::<V, true>(finish, column.whole()),
-                    false => finish_column::<V, false>(finish, column),
+                if V::PAIRED && pairs && self.batch.is_multiple_of(2) {
+                    let stride = V::Pair::LEN;
+                    let column = Column { stride, ..column };
+                    finish_column::<V::Pair, Two>(finish, column.cut());
+                } else if column.count == V::LEN {
+                    finish_column::<V, Whole>(finish, column.cut());
+                } else {
+                    finish_column::<V, Part>(finish, column);
                 }
             }
         }
@@ -189,21 +198,21 @@ impl Kernel for FinishBlock<'_> {
 }
 
 #[inline(always)]
-unsafe fn finish_column<V: Lanes, const WHOLE: bool>(finish: Finish<'_>, column: Column<WHOLE>) {
+unsafe fn finish_column<V: Lanes, C: Cut>(finish: Finish<'_>, column: Column<C>) {
     // SAFETY: handed on from the caller.
     unsafe {
         match finish {
-            Finish::Store { scale, out } => panel::store_scaled::<V, WHOLE>(scale, out, column),
-            Finish::Forward(port) => panel::forward::<V, WHOLE>(port, column),
+            Finish::Store { scale, out } => panel::store_scaled::<V, C>(scale, out, column),
+            Finish::Forward(port) => panel::forward::<V, C>(port, column),
             Finish::Feedback {
                 slopes,
                 path,
                 local,
             } => {
-                let sums = panel::signal_to_psi::<V, WHOLE>(slopes.activation, path.z, column);
+                let sums = panel::signal_to_psi::<V, C>(slopes.activation, path.z, column);
                 panel::land(slopes, sums, path, column);
                 if let Some(local) = local {
-                    let sums = panel::sums_with::<V, WHOLE>(local.z, column);
+                    let sums = panel::sums_with::<V, C>(local.z, column);
                     panel::land(slopes, sums, local, column);
                 }
             }
@@ -231,7 +240,7 @@ impl Kernel for ChannelKernel<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         for channel in (0..self.channels).step_by(V::LEN) {
-            let column = Column {
+            let column = Column::<Part> {
                 scratch: std::ptr::null_mut(),
                 stride: 0,
                 batch: self.batch,
@@ -239,6 +248,7 @@ impl Kernel for ChannelKernel<'_> {
                 count: V::LEN.min(self.channels - channel),
                 channels: self.channels,
                 location: self.location,
+                cut: PhantomData,
             };
             // SAFETY: the second pass uses no scratch; every item has a location of its own.
             unsafe {
@@ -257,7 +267,7 @@ impl Kernel for ChannelKernel<'_> {
 
 fn second_pass(
     threads: &Threads,
-    set: InstructionSet,
+    set: Vectors,
     (locations, batch, channels): (usize, usize, usize),
     pass: SecondPass<'_>,
     first: &[f32],
@@ -280,7 +290,7 @@ fn second_pass(
 /// Joins the panels' moments in location order (Chan's formula, in f64) and normalises.
 fn finish_channel_forward(
     threads: &Threads,
-    set: InstructionSet,
+    set: Vectors,
     locations: usize,
     batch: usize,
     packing: Packing,
@@ -326,7 +336,7 @@ fn finish_channel_forward(
 /// Joins the panels' sums in location order (in f64) and applies normᵀ.
 fn finish_channel_feedback(
     threads: &Threads,
-    set: InstructionSet,
+    set: Vectors,
     locations: usize,
     batch: usize,
     packing: Packing,

@@ -6,11 +6,64 @@
 use super::isa::Kernel;
 use super::lanes::Lanes;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
-/// Eight lanes, AVX2 with FMA.
+/// Eight lanes, on one kind of machine.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Avx2(__m256);
+pub(super) struct Eight<M>(__m256, PhantomData<M>);
+
+/// Eight lanes, AVX2 with FMA.
+pub(super) type Avx2 = Eight<Alone>;
+
+/// Eight lanes where there is AVX-512, whose vectors are pairs of these.
+pub(super) type Narrow = Eight<BesideSixteen>;
+
+/// What eight lanes are like on one kind of machine.
+pub(super) trait Machine: Copy {
+    type Pair: Lanes;
+
+    /// See [`Lanes::call`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn call<K: Kernel>(kernel: K);
+}
+
+/// A machine with AVX2.
+#[derive(Clone, Copy)]
+pub(super) struct Alone;
+
+impl Machine for Alone {
+    type Pair = Avx2;
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn call<K: Kernel>(kernel: K) {
+        // SAFETY: this function's features are those of the vectors; the rest is the caller's promise.
+        unsafe { kernel.run::<Avx2>() }
+    }
+}
+
+/// A machine with AVX-512.
+#[derive(Clone, Copy)]
+pub(super) struct BesideSixteen;
+
+impl Machine for BesideSixteen {
+    type Pair = Avx512;
+
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+    unsafe fn call<K: Kernel>(kernel: K) {
+        // SAFETY: this function's features are those of the vectors; the rest is the caller's promise.
+        unsafe { kernel.run::<Narrow>() }
+    }
+}
+
+impl<M> Eight<M> {
+    #[inline(always)]
+    fn of(lanes: __m256) -> Self {
+        Self(lanes, PhantomData)
+    }
+}
 
 /// Sixteen lanes, AVX-512F.
 #[derive(Clone, Copy)]
@@ -25,16 +78,18 @@ unsafe fn mask8(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - count).cast()) }
 }
 
-impl Lanes for Avx2 {
+impl<M: Machine> Lanes for Eight<M> {
+    type Pair = M::Pair;
+
     const LEN: usize = 8;
     const ROWS: usize = 6;
     const ROWS_OF_ONE: usize = 12;
     const TERMS: usize = 4;
 
-    #[target_feature(enable = "avx2,fma")]
+    #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) {
-        // SAFETY: this function's features are those of the vectors; the rest is the caller's promise.
-        unsafe { kernel.run::<Self>() }
+        // SAFETY: handed on from the caller.
+        unsafe { M::call(kernel) }
     }
 
     #[inline(always)]
@@ -46,17 +101,17 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_set1_ps(x) })
+        Self::of(unsafe { _mm256_set1_ps(x) })
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller guarantees eight readable values.
-        Self(unsafe { _mm256_loadu_ps(from) })
+        Self::of(unsafe { _mm256_loadu_ps(from) })
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
         // SAFETY: masked lanes are not read; the caller guarantees the first `count`.
-        Self(unsafe { _mm256_maskload_ps(from, mask8(count)) })
+        Self::of(unsafe { _mm256_maskload_ps(from, mask8(count)) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -71,43 +126,43 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        Self::of(unsafe { _mm256_add_ps(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        Self::of(unsafe { _mm256_sub_ps(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        Self::of(unsafe { _mm256_mul_ps(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_div_ps(self.0, other.0) })
+        Self::of(unsafe { _mm256_div_ps(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn sqrt(self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_sqrt_ps(self.0) })
+        Self::of(unsafe { _mm256_sqrt_ps(self.0) })
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+        Self::of(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         // MAXPS returns its second operand where either is NaN: NaN must come second to survive.
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+        Self::of(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
     }
     #[inline(always)]
     unsafe fn keep_where_positive(self, value: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe {
+        Self::of(unsafe {
             _mm256_and_ps(
                 _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, _mm256_setzero_ps()),
                 value.0,
@@ -117,12 +172,12 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn abs(self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+        Self::of(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
     }
     #[inline(always)]
     unsafe fn select_below(self, bound: Self, less: Self, otherwise: Self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe {
+        Self::of(unsafe {
             let below = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0);
             _mm256_blendv_ps(otherwise.0, less.0, below)
         })
@@ -130,7 +185,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe {
+        Self::of(unsafe {
             let n = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
         })
@@ -138,7 +193,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: see the module's note.
-        Self(unsafe {
+        Self::of(unsafe {
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)
         })
     }
@@ -178,6 +233,8 @@ fn mask16(count: usize) -> __mmask16 {
 }
 
 impl Lanes for Avx512 {
+    type Pair = Self;
+
     const LEN: usize = 16;
     const ROWS: usize = 13;
     const ROWS_OF_ONE: usize = 14;
@@ -205,6 +262,29 @@ impl Lanes for Avx512 {
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see the module's note.
         Self(unsafe { _mm512_set1_ps(x) })
+    }
+    #[inline(always)]
+    unsafe fn load_two(low: *const f32, high: *const f32) -> Self {
+        // SAFETY: the caller guarantees eight readable values behind both.
+        Self(unsafe {
+            let (low, high) = (_mm256_loadu_pd(low.cast()), _mm256_loadu_pd(high.cast()));
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castpd256_pd512(low), high))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_twice(from: *const f32) -> Self {
+        // SAFETY: the caller guarantees eight readable values.
+        Self(unsafe { _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(from.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn splat_two(low: f32, high: f32) -> Self {
+        // SAFETY: see the module's note.
+        Self(unsafe { _mm512_mask_broadcastss_ps(_mm512_set1_ps(low), 0xff00, _mm_set_ss(high)) })
+    }
+    #[inline(always)]
+    unsafe fn add_halves(self) -> Self {
+        // SAFETY: see the module's note.
+        Self(unsafe { _mm512_add_ps(self.0, _mm512_shuffle_f32x4::<0x4e>(self.0, self.0)) })
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
@@ -302,5 +382,44 @@ impl Lanes for Avx512 {
                 Avx2::transpose(from, from_row, to.add(j * to_row + i), to_row);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InstructionSet;
+
+    #[test]
+    fn two_samples_share_a_vector() {
+        if !InstructionSet::Avx512.available() {
+            println!("no AVX-512 here: halves of its vectors are not tested");
+            return;
+        }
+        let low = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        let high = low.map(|x| 10.0 * x);
+        let lanes = |vector: Avx512| {
+            let mut values = [0.0; 16];
+            // SAFETY: room for sixteen values; the machine has AVX-512.
+            unsafe { vector.store(values.as_mut_ptr()) };
+            values
+        };
+        // SAFETY: the machine has AVX-512; eight values behind each pointer.
+        let [two, twice, values, sums] = unsafe {
+            let two = Avx512::load_two(low.as_ptr(), high.as_ptr());
+            [
+                two,
+                Avx512::load_twice(low.as_ptr()),
+                Avx512::splat_two(3.0, 4.0),
+                two.add_halves(),
+            ]
+            .map(lanes)
+        };
+        assert_eq!(two[..8], low);
+        assert_eq!(two[8..], high);
+        assert_eq!([&twice[..8], &twice[8..]], [low, low]);
+        assert_eq!([&values[..8], &values[8..]], [[3.0; 8], [4.0; 8]]);
+        let expected = low.map(|x| 11.0 * x);
+        assert_eq!([&sums[..8], &sums[8..]], [expected, expected]);
     }
 }

@@ -1,6 +1,6 @@
 //! A signal to delta: σ′ and normᵀ.
 
-use super::Column;
+use super::{Column, Cut, Part};
 use crate::cpu::lanes::{CHAINS, Lanes, fold};
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Linear, Nonlinearity};
 use crate::cpu::pointer::Pointer;
@@ -62,14 +62,14 @@ pub(in crate::cpu) struct PsiSums<V> {
 /// # Safety
 /// The instruction set of `V`; a valid column; `z` holds this column's values.
 #[inline(always)]
-pub(in crate::cpu) unsafe fn signal_to_psi<V: Lanes, const WHOLE: bool>(
+pub(in crate::cpu) unsafe fn signal_to_psi<V: Lanes, C: Cut>(
     activation: Activation,
     z: &[f32],
-    column: Column<WHOLE>,
+    column: Column<C>,
 ) -> PsiSums<V> {
     let z = z.as_ptr().wrapping_add(column.panel_start());
     // SAFETY: handed on from the caller.
-    unsafe { nonlinearity::with(activation, Sums::<WHOLE, true> { z, column }) }
+    unsafe { nonlinearity::with(activation, Sums::<C, true> { z, column }) }
 }
 
 /// The sums of a ψ that stands in scratch, with another network's z.
@@ -77,23 +77,23 @@ pub(in crate::cpu) unsafe fn signal_to_psi<V: Lanes, const WHOLE: bool>(
 /// # Safety
 /// As for [`signal_to_psi`].
 #[inline(always)]
-pub(in crate::cpu) unsafe fn sums_with<V: Lanes, const WHOLE: bool>(
+pub(in crate::cpu) unsafe fn sums_with<V: Lanes, C: Cut>(
     z: &[f32],
-    column: Column<WHOLE>,
+    column: Column<C>,
 ) -> PsiSums<V> {
     let z = z.as_ptr().wrapping_add(column.panel_start());
     // SAFETY: handed on from the caller.
-    unsafe { Sums::<WHOLE, false> { z, column }.run::<Linear>() }
+    unsafe { Sums::<C, false> { z, column }.run::<Linear>() }
 }
 
 /// Sums over ψ; if `ARRIVING`, scratch holds the signal and receives ψ.
-struct Sums<const WHOLE: bool, const ARRIVING: bool> {
+struct Sums<C: Cut, const ARRIVING: bool> {
     /// Of the column's first row.
     z: *const f32,
-    column: Column<WHOLE>,
+    column: Column<C>,
 }
 
-impl<const WHOLE: bool, const ARRIVING: bool> Sums<WHOLE, ARRIVING> {
+impl<C: Cut, const ARRIVING: bool> Sums<C, ARRIVING> {
     /// ψ and z of one row.
     ///
     /// # Safety
@@ -104,7 +104,7 @@ impl<const WHOLE: bool, const ARRIVING: bool> Sums<WHOLE, ARRIVING> {
         unsafe {
             let z = self
                 .column
-                .load::<V>(self.z.add(row * self.column.channels));
+                .load::<V>(self.z.add(row * self.column.panel_row()));
             let psi = A::slope_times(z, self.column.row(row));
             if ARRIVING {
                 self.column.set_row(row, psi);
@@ -114,9 +114,7 @@ impl<const WHOLE: bool, const ARRIVING: bool> Sums<WHOLE, ARRIVING> {
     }
 }
 
-impl<V: Lanes, const WHOLE: bool, const ARRIVING: bool> ForNonlinearity<V>
-    for Sums<WHOLE, ARRIVING>
-{
+impl<V: Lanes, C: Cut, const ARRIVING: bool> ForNonlinearity<V> for Sums<C, ARRIVING> {
     type Out = PsiSums<V>;
 
     #[inline(always)]
@@ -125,7 +123,7 @@ impl<V: Lanes, const WHOLE: bool, const ARRIVING: bool> ForNonlinearity<V>
         unsafe {
             let mut sums = [V::splat(0.0); CHAINS];
             let mut products = [V::splat(0.0); CHAINS];
-            let whole = self.column.batch / CHAINS * CHAINS;
+            let whole = self.column.rows() / CHAINS * CHAINS;
             for first in (0..whole).step_by(CHAINS) {
                 for chain in 0..CHAINS {
                     let (psi, z) = self.row::<V, A>(first + chain);
@@ -133,14 +131,14 @@ impl<V: Lanes, const WHOLE: bool, const ARRIVING: bool> ForNonlinearity<V>
                     products[chain] = psi.mul_add(z, products[chain]);
                 }
             }
-            for row in whole..self.column.batch {
+            for row in whole..self.column.rows() {
                 let (psi, z) = self.row::<V, A>(row);
                 sums[0] = sums[0].add(psi);
                 products[0] = psi.mul_add(z, products[0]);
             }
             PsiSums {
-                psi: fold(sums),
-                psi_z: fold(products),
+                psi: self.column.over_samples(fold(sums)),
+                psi_z: self.column.over_samples(fold(products)),
             }
         }
     }
@@ -152,11 +150,11 @@ impl<V: Lanes, const WHOLE: bool, const ARRIVING: bool> ForNonlinearity<V>
 /// # Safety
 /// As for [`super::forward`].
 #[inline(always)]
-pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
+pub(in crate::cpu) unsafe fn land<V: Lanes, C: Cut>(
     slopes: Slopes,
     sums: PsiSums<V>,
     port: FeedbackPort<'_>,
-    column: Column<WHOLE>,
+    column: Column<C>,
 ) {
     let Some(delta) = port.delta else {
         return;
@@ -169,11 +167,11 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
             let per_sample = V::splat(1.0 / column.batch as f32);
             let (mean, along) = (sums.psi.mul(per_sample), sums.psi_z.mul(per_sample));
             let inverse = port.inverse_deviation.as_ptr().add(column.channel_start());
-            let factor = column.load::<V>(inverse).mul(scale);
+            let factor = column.load_channels::<V>(inverse).mul(scale);
             let z = port.z.as_ptr().add(column.panel_start());
             let streams = column.streams::<V>(port.long, out);
-            for row in 0..column.batch {
-                let at = row * column.channels;
+            for row in 0..column.rows() {
+                let at = row * column.panel_row();
                 let centred = column.row::<V>(row).sub(mean);
                 let delta = centred.sub(column.load::<V>(z.add(at)).mul(along));
                 let delta = bf16_if(port.rounded, delta.mul(factor));
@@ -185,12 +183,12 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
         let rounded = port.rounded && slopes.norm == Norm::None;
         if slopes.norm == Norm::Channel {
             let at = 2 * column.location * column.channels + column.channel;
-            column.store(sums.psi.mul(scale), port.sums.at(at));
-            column.store(sums.psi_z.mul(scale), port.sums.at(at + column.channels));
+            column.store_channels(sums.psi.mul(scale), port.sums.at(at));
+            column.store_channels(sums.psi_z.mul(scale), port.sums.at(at + column.channels));
         }
-        for row in 0..column.batch {
+        for row in 0..column.rows() {
             let psi = column.row::<V>(row).mul(scale);
-            column.store(bf16_if(rounded, psi), out.add(row * column.channels));
+            column.store(bf16_if(rounded, psi), out.add(row * column.panel_row()));
         }
     }
 }
@@ -203,7 +201,7 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, const WHOLE: bool>(
 #[inline(always)]
 pub(in crate::cpu) unsafe fn finish_feedback<V: Lanes>(
     port: FeedbackPort<'_>,
-    column: Column<false>,
+    column: Column<Part>,
     mean: &[f32],
     along: &[f32],
 ) {

@@ -1,6 +1,6 @@
 //! Products to pre-activation, norm and activation.
 
-use super::Column;
+use super::{Column, Cut, Part};
 use crate::cpu::lanes::{CHAINS, Lanes, fold};
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use crate::cpu::pointer::Pointer;
@@ -39,20 +39,21 @@ impl ForwardPort<'_> {
 
 /// Mean over the rows, and the sum of squared deviations from it.
 #[inline(always)]
-unsafe fn moments<V: Lanes, const WHOLE: bool>(column: Column<WHOLE>) -> (V, V) {
+unsafe fn moments<V: Lanes, C: Cut>(column: Column<C>) -> (V, V) {
     // SAFETY: rows lie inside the batch.
     unsafe {
-        let whole = column.batch / CHAINS * CHAINS;
+        let whole = column.rows() / CHAINS * CHAINS;
         let mut sums = [V::splat(0.0); CHAINS];
         for row in (0..whole).step_by(CHAINS) {
             for (chain, sum) in sums.iter_mut().enumerate() {
                 *sum = sum.add(column.row(row + chain));
             }
         }
-        for row in whole..column.batch {
+        for row in whole..column.rows() {
             sums[0] = sums[0].add(column.row(row));
         }
-        let mean = fold(sums).mul(V::splat(1.0 / column.batch as f32));
+        let sum = column.over_samples(fold(sums));
+        let mean = sum.mul(V::splat(1.0 / column.batch as f32));
         let mut squares = [V::splat(0.0); CHAINS];
         for row in (0..whole).step_by(CHAINS) {
             for (chain, square) in squares.iter_mut().enumerate() {
@@ -60,11 +61,11 @@ unsafe fn moments<V: Lanes, const WHOLE: bool>(column: Column<WHOLE>) -> (V, V) 
                 *square = d.mul_add(d, *square);
             }
         }
-        for row in whole..column.batch {
+        for row in whole..column.rows() {
             let d = column.row::<V>(row).sub(mean);
             squares[0] = d.mul_add(d, squares[0]);
         }
-        (mean, fold(squares))
+        (mean, column.over_samples(fold(squares)))
     }
 }
 
@@ -75,13 +76,10 @@ unsafe fn moments<V: Lanes, const WHOLE: bool>(column: Column<WHOLE>) -> (V, V) 
 /// The instruction set of `V`; a valid column; the port's arrays hold this column's values, which no other
 /// thread touches.
 #[inline(always)]
-pub(in crate::cpu) unsafe fn forward<V: Lanes, const WHOLE: bool>(
-    port: ForwardPort<'_>,
-    column: Column<WHOLE>,
-) {
+pub(in crate::cpu) unsafe fn forward<V: Lanes, C: Cut>(port: ForwardPort<'_>, column: Column<C>) {
     // SAFETY: handed on from the caller.
     unsafe {
-        let bias = column.load::<V>(port.bias.as_ptr().add(column.channel));
+        let bias = column.load_channels::<V>(port.bias.as_ptr().add(column.channel));
         let scale = V::splat(port.scale);
         let zero = V::splat(0.0);
         let rows = match port.norm {
@@ -95,12 +93,12 @@ pub(in crate::cpu) unsafe fn forward<V: Lanes, const WHOLE: bool>(
             Norm::Location => {
                 // The bias moves the mean alone, so it cancels; the scale moves the deviation alone. A bias that is not
                 // finite must still be seen.
-                let (mean, squares) = moments::<V, WHOLE>(column);
+                let (mean, squares) = moments::<V, C>(column);
                 let per_sample = V::splat(1.0 / column.batch as f32);
                 let variance = squares.mul(per_sample).mul(scale.mul(scale));
                 let deviation = variance.add(V::splat(NORM_EPSILON as f32)).sqrt();
                 let inverse = V::splat(1.0).div(deviation);
-                column.store(inverse, port.inverse_deviation.at(column.channel_start()));
+                column.store_channels(inverse, port.inverse_deviation.at(column.channel_start()));
                 Rows {
                     port,
                     column,
@@ -110,14 +108,14 @@ pub(in crate::cpu) unsafe fn forward<V: Lanes, const WHOLE: bool>(
                 }
             }
             Norm::Channel => {
-                let (mean, squares) = moments::<V, WHOLE>(column);
+                let (mean, squares) = moments::<V, C>(column);
                 let at = 2 * column.location * column.channels + column.channel;
-                column.store(mean.mul_add(scale, bias), port.moments.at(at));
+                column.store_channels(mean.mul_add(scale, bias), port.moments.at(at));
                 let squares = squares.mul(scale.mul(scale));
-                column.store(squares, port.moments.at(at + column.channels));
-                for row in 0..column.batch {
+                column.store_channels(squares, port.moments.at(at + column.channels));
+                for row in 0..column.rows() {
                     let pre = column.row::<V>(row).mul_add(scale, bias);
-                    let at = column.panel_start() + row * column.channels;
+                    let at = column.panel_start() + row * column.panel_row();
                     column.store(pre, port.pre_activation().at(at));
                 }
                 return;
@@ -128,15 +126,15 @@ pub(in crate::cpu) unsafe fn forward<V: Lanes, const WHOLE: bool>(
 }
 
 /// `z = (products − shift) · factor + offset`, `a = σ(z)`.
-struct Rows<'a, V, const WHOLE: bool> {
+struct Rows<'a, V, C> {
     port: ForwardPort<'a>,
-    column: Column<WHOLE>,
+    column: Column<C>,
     shift: V,
     factor: V,
     offset: V,
 }
 
-impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
+impl<V: Lanes, C: Cut> ForNonlinearity<V> for Rows<'_, V, C> {
     type Out = ();
 
     #[inline(always)]
@@ -148,7 +146,7 @@ impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
             let a_out = self.port.a.at(start);
             // A z that nobody wants goes where its product was.
             let (z_out, z_row) = match self.port.z {
-                Some(z) => (z.at(start), column.channels),
+                Some(z) => (z.at(start), column.panel_row()),
                 None => (column.scratch, column.stride),
             };
             let long = self.port.long;
@@ -156,12 +154,12 @@ impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
                 self.port.z.is_some() && column.streams::<V>(long, z_out),
                 column.streams::<V>(long, a_out),
             ];
-            for row in 0..column.batch {
+            for row in 0..column.rows() {
                 let centred = column.row::<V>(row).sub(self.shift);
                 let z = centred.mul_add(self.factor, self.offset);
                 column.write(z, z_out.add(row * z_row), streams[0]);
                 let a = bf16_if(self.port.rounded, A::value(z));
-                column.write(a, a_out.add(row * column.channels), streams[1]);
+                column.write(a, a_out.add(row * column.panel_row()), streams[1]);
             }
         }
     }
@@ -174,7 +172,7 @@ impl<V: Lanes, const WHOLE: bool> ForNonlinearity<V> for Rows<'_, V, WHOLE> {
 #[inline(always)]
 pub(in crate::cpu) unsafe fn finish_forward<V: Lanes>(
     port: ForwardPort<'_>,
-    column: Column<false>,
+    column: Column<Part>,
     mean: &[f32],
     inverse: &[f32],
 ) {
@@ -192,7 +190,7 @@ pub(in crate::cpu) unsafe fn finish_forward<V: Lanes>(
 
 struct SecondPass<'a, V> {
     port: ForwardPort<'a>,
-    column: Column<false>,
+    column: Column<Part>,
     mean: V,
     inverse: V,
 }

@@ -10,11 +10,44 @@ pub(super) use forward::{ForwardPort, finish_forward, forward};
 
 use super::lanes::{self, Lanes};
 use super::pointer::Pointer;
+use std::marker::PhantomData;
 
-/// One column vector of a panel in scratch, and where it belongs. Of a `WHOLE` one every lane is a channel, which the
-/// loops over its rows then need not ask.
+/// How a column's vectors are filled, which loops over its rows then need not ask.
+pub(super) trait Cut: Copy {
+    /// Whether all lanes are used.
+    const WHOLE: bool;
+    /// Whether two samples share a vector, each in a half as wide as the panel.
+    const TWO: bool = false;
+}
+
+/// Channels do not fill a vector.
 #[derive(Clone, Copy)]
-pub(super) struct Column<const WHOLE: bool> {
+pub(super) struct Part;
+
+/// Every lane is a channel.
+#[derive(Clone, Copy)]
+pub(super) struct Whole;
+
+/// Two samples of all channels.
+#[derive(Clone, Copy)]
+pub(super) struct Two;
+
+impl Cut for Part {
+    const WHOLE: bool = false;
+}
+
+impl Cut for Whole {
+    const WHOLE: bool = true;
+}
+
+impl Cut for Two {
+    const WHOLE: bool = true;
+    const TWO: bool = true;
+}
+
+/// One column vector of a panel in scratch, and where it belongs.
+#[derive(Clone, Copy)]
+pub(super) struct Column<C> {
     /// First value in scratch.
     pub scratch: *mut f32,
     /// Distance between rows in scratch.
@@ -29,12 +62,14 @@ pub(super) struct Column<const WHOLE: bool> {
     pub channels: usize,
     /// Location of the panel.
     pub location: usize,
+    /// How its vectors are filled.
+    pub cut: PhantomData<C>,
 }
 
-impl<const WHOLE: bool> Column<WHOLE> {
-    /// The same column, known to fill a vector.
+impl<C: Cut> Column<C> {
+    /// The same column, known to be cut so.
     #[inline(always)]
-    pub(super) fn whole(self) -> Column<true> {
+    pub(super) fn cut<D: Cut>(self) -> Column<D> {
         Column {
             scratch: self.scratch,
             stride: self.stride,
@@ -43,6 +78,25 @@ impl<const WHOLE: bool> Column<WHOLE> {
             count: self.count,
             channels: self.channels,
             location: self.location,
+            cut: PhantomData,
+        }
+    }
+
+    /// Rows: samples, or pairs of them.
+    #[inline(always)]
+    pub(super) fn rows(&self) -> usize {
+        match C::TWO {
+            true => self.batch / 2,
+            false => self.batch,
+        }
+    }
+
+    /// Distance between rows of a panel.
+    #[inline(always)]
+    pub(super) fn panel_row(&self) -> usize {
+        match C::TWO {
+            true => 2 * self.channels,
+            false => self.channels,
         }
     }
 
@@ -60,7 +114,7 @@ impl<const WHOLE: bool> Column<WHOLE> {
 
     #[inline(always)]
     pub(super) unsafe fn row<V: Lanes>(&self, row: usize) -> V {
-        // SAFETY: the caller guarantees `row < batch` and `V::LEN` scratch values a row.
+        // SAFETY: the caller guarantees a row of the column's and `V::LEN` scratch values a row.
         unsafe { V::load(self.scratch.add(row * self.stride)) }
     }
 
@@ -74,10 +128,53 @@ impl<const WHOLE: bool> Column<WHOLE> {
     pub(super) unsafe fn load<V: Lanes>(&self, from: *const f32) -> V {
         // SAFETY: the caller guarantees `count` readable values.
         unsafe {
-            match WHOLE {
+            match C::WHOLE {
                 true => V::load(from),
                 false => lanes::load(from, self.count),
             }
+        }
+    }
+
+    /// One value for each channel.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; `count` readable values.
+    #[inline(always)]
+    unsafe fn load_channels<V: Lanes>(&self, from: *const f32) -> V {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            match C::TWO {
+                true => V::load_twice(from),
+                false => self.load(from),
+            }
+        }
+    }
+
+    /// Writes one value for each channel; those of both halves are the same.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; `count` writable values.
+    #[inline(always)]
+    unsafe fn store_channels<V: Lanes>(&self, value: V, to: *mut f32) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            match C::TWO {
+                true => value.store_partial(to, V::LEN / 2),
+                false => self.store(value, to),
+            }
+        }
+    }
+
+    /// The sum over samples, of sums over rows.
+    ///
+    /// # Safety
+    /// The instruction set of `V`.
+    #[inline(always)]
+    unsafe fn over_samples<V: Lanes>(&self, sums: V) -> V {
+        match C::TWO {
+            // SAFETY: arithmetic only.
+            true => unsafe { sums.add_halves() },
+            false => sums,
         }
     }
 
@@ -86,8 +183,8 @@ impl<const WHOLE: bool> Column<WHOLE> {
     #[inline(always)]
     fn streams<V: Lanes>(&self, long: bool, start: *mut f32) -> bool {
         const LINE: usize = 64;
-        let row = self.channels * size_of::<f32>();
-        long && WHOLE
+        let row = self.panel_row() * size_of::<f32>();
+        long && C::WHOLE
             && V::LEN * size_of::<f32>() == LINE
             && row.is_multiple_of(LINE)
             && start.addr().is_multiple_of(LINE)
@@ -97,7 +194,7 @@ impl<const WHOLE: bool> Column<WHOLE> {
     pub(super) unsafe fn store<V: Lanes>(&self, value: V, to: *mut f32) {
         // SAFETY: the caller guarantees `count` writable values.
         unsafe {
-            match WHOLE {
+            match C::WHOLE {
                 true => value.store(to),
                 false => lanes::store(value, to, self.count),
             }
@@ -105,7 +202,7 @@ impl<const WHOLE: bool> Column<WHOLE> {
     }
 }
 
-impl<const WHOLE: bool> Column<WHOLE> {
+impl<C: Cut> Column<C> {
     /// Writes a row's values, past the caches if the column [`streams`](Self::streams).
     ///
     /// # Safety
@@ -127,17 +224,14 @@ impl<const WHOLE: bool> Column<WHOLE> {
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-pub(super) unsafe fn store_scaled<V: Lanes, const WHOLE: bool>(
-    scale: f32,
-    out: Pointer,
-    column: Column<WHOLE>,
-) {
+pub(super) unsafe fn store_scaled<V: Lanes, C: Cut>(scale: f32, out: Pointer, column: Column<C>) {
     // SAFETY: handed on from the caller.
     unsafe {
         let scale = V::splat(scale);
-        for row in 0..column.batch {
+        for row in 0..column.rows() {
             let value = column.row::<V>(row).mul(scale);
-            column.store(value, out.at(column.panel_start() + row * column.channels));
+            let at = column.panel_start() + row * column.panel_row();
+            column.store(value, out.at(at));
         }
     }
 }

@@ -120,7 +120,9 @@ impl Kernel for ChunkKernel<'_> {
         // SAFETY: this task alone has its rows of the chunk's sums, and its scratch arrays, which `gradient` measured.
         unsafe {
             if self.with_bias {
-                self.sums.slice(POINTS * inputs * outputs, outputs).fill(0.0);
+                self.sums
+                    .slice(POINTS * inputs * outputs, outputs)
+                    .fill(0.0);
             }
             for tile in self.part.clone() {
                 self.transform_sources::<V>(tile);

@@ -135,7 +135,7 @@ impl SegmentFill<'_> {
                         apart: room.point,
                     };
                     let places = segment.places((row, -1), samples);
-                    to_points::<Sources, V, POINTS>(places, count * depth, points);
+                    to_points::<Sources, V::Pair, POINTS>(places, count * depth, points);
                 }
                 for block in 0..room.blocks {
                     let weights = &self.packed[block * packing.block_len()..];
@@ -154,15 +154,18 @@ impl SegmentFill<'_> {
                     }
                     for row in 0..rows.len() {
                         let out = filled.add(block * room.filled + row * ACROSS * room.panel);
-                        for sample in 0..count {
-                            let at = (row * count + sample) * V::LEN;
-                            let mut m = [V::splat(0.0); POINTS];
-                            for (p, value) in m.iter_mut().enumerate() {
-                                *value = V::load(products.add(p * room.product + at));
-                            }
-                            for (i, value) in Destinations::line(m).iter().enumerate() {
-                                value.store(out.add(i * room.panel + (from + sample) * V::LEN));
-                            }
+                        let (from, to) =
+                            (products.add(row * count * V::LEN), out.add(from * V::LEN));
+                        // Samples follow each other: a pair's vectors take two, and the last may be alone.
+                        let len = count * V::LEN;
+                        let whole = len / V::Pair::LEN * V::Pair::LEN;
+                        for at in (0..whole).step_by(V::Pair::LEN) {
+                            let (from, to) = (from.add(at), to.add(at));
+                            to_destinations::<V::Pair>(from, room.product, to, room.panel);
+                        }
+                        if whole < len {
+                            let (from, to) = (from.add(whole), to.add(whole));
+                            to_destinations::<V>(from, room.product, to, room.panel);
                         }
                     }
                 }
@@ -191,6 +194,29 @@ impl SegmentFill<'_> {
                 let filled = scratch.add(POINTS * (room.point + room.product) + at);
                 finish_block::<V>(finish, self.packing, place, room.batch, filled);
             }
+        }
+    }
+}
+
+/// A vector of products at the points to destinations; those of each point and of each destination lie so far apart.
+///
+/// # Safety
+/// The instruction set of `V`; a vector's values there.
+#[inline(always)]
+unsafe fn to_destinations<V: Lanes>(
+    products: *const f32,
+    product: usize,
+    out: *mut f32,
+    panel: usize,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe {
+        let mut m = [V::splat(0.0); POINTS];
+        for (p, value) in m.iter_mut().enumerate() {
+            *value = V::load(products.add(p * product));
+        }
+        for (i, value) in Destinations::line(m).into_iter().enumerate() {
+            value.store(out.add(i * panel));
         }
     }
 }

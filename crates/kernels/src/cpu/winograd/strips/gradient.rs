@@ -4,6 +4,7 @@
 use super::super::apart;
 use super::super::transform::{Gradient, Line, Signals, Sources};
 use super::arriving::{Arriving, AtSegment};
+use super::taps::{Taps, add_taps};
 use super::{ACROSS, POINTS, Points, Samples, Segment, Strips, TAPS, to_points};
 use crate::Layer;
 use crate::cpu::buffer::CpuBuffer;
@@ -225,7 +226,7 @@ impl ChunkKernel<'_> {
                 match (rows.start + place).checked_sub(1) {
                     Some(row) if row < segment.grid.height => {
                         let places = segment.places((row, -1), samples(self.input, inputs));
-                        to_points::<Sources, V, POINTS>(places, count * inputs, points);
+                        to_points::<Sources, V::Pair, POINTS>(places, count * inputs, points);
                     }
                     _ => points.clear(count * inputs),
                 }
@@ -254,7 +255,7 @@ impl ChunkKernel<'_> {
                     first: signals.add(place * count * outputs),
                     apart: signal,
                 };
-                to_points::<Signals, V, ACROSS>(places, count * outputs, points);
+                to_points::<Signals, V::Pair, ACROSS>(places, count * outputs, points);
             }
             if self.points.contains(&AT_ONE) {
                 let len = rows.len() * count * outputs;
@@ -273,8 +274,19 @@ impl ChunkKernel<'_> {
                     batch: rows.len() * count,
                 };
                 let (first, matrix) = (sources.add(point * source), inputs * outputs);
-                let a = [0, 1, 2].map(|tap| first.add(tap * count * inputs).cast_const());
                 let sums = [0, 1, 2].map(|tap| self.sums.at((point * TAPS + tap) * matrix));
+                if V::PAIRED && inputs <= FEW_INPUTS && outputs == V::LEN {
+                    let taps = Taps {
+                        sources: first,
+                        signals: product.delta,
+                        rows: rows.len(),
+                        samples: count,
+                        inputs,
+                    };
+                    add_taps::<V>(taps, sums);
+                    continue;
+                }
+                let a = [0, 1, 2].map(|tap| first.add(tap * count * inputs).cast_const());
                 if inputs <= FEW_INPUTS && outputs <= V::LEN {
                     add_three_outer_products::<V>(product, a, sums);
                 } else {

@@ -8,6 +8,7 @@
 mod arriving;
 mod gather;
 mod gradient;
+mod taps;
 mod weights;
 
 use super::transform::Line;
