@@ -33,6 +33,11 @@ impl Links {
         &self.links[self.starts[location] as usize..self.starts[location + 1] as usize]
     }
 
+    /// Number of locations.
+    pub(crate) fn locations(&self) -> usize {
+        self.starts.len() - 1
+    }
+
     /// Number of links in all.
     pub fn len(&self) -> usize {
         self.links.len()

@@ -52,8 +52,13 @@ pub(super) unsafe fn fill_blocks<V: Lanes>(
                 packed,
                 packing,
             } => {
+                let following = match location + 1 < links.locations() {
+                    true => links.of(location + 1),
+                    false => &[],
+                };
                 let walk = Walk {
                     links: links.of(location),
+                    then: following.iter().max_by_key(|link| link.location),
                     panels,
                     packed,
                     packing,
@@ -83,6 +88,8 @@ pub(super) unsafe fn fill_blocks<V: Lanes>(
 /// source panels and weights come from far away, so each is asked for while the one before it is at work.
 struct Walk<'a> {
     links: &'a [Link],
+    /// The next location's link with the last panel, most likely the one that was not seen yet.
+    then: Option<&'a Link>,
     panels: &'a [f32],
     packed: &'a [f32],
     packing: Packing,
@@ -130,7 +137,7 @@ impl Walk<'_> {
     }
 
     /// What will be read after these links' products with the block at `place`: the next weights, and a part of the
-    /// panel of the link `after` these.
+    /// panel of the link `after` these, or of the next location.
     #[inline(always)]
     fn next(&self, links: &[Link], after: Option<&Link>, place: usize) -> [&[f32]; 2] {
         let (packing, count) = (self.packing, self.blocks.len());
@@ -145,7 +152,7 @@ impl Walk<'_> {
             _ => &[],
         };
         let len = self.batch * packing.depth;
-        let panel = after.map_or(&[][..], |link| {
+        let panel = after.or(self.then).map_or(&[][..], |link| {
             let panel = &self.panels[link.location as usize * len..][..len];
             &panel[place * len / count..(place + 1) * len / count]
         });
