@@ -8,6 +8,7 @@ use crate::cpu::pack::Packing;
 use crate::cpu::panel::{Delta, FeedbackPort, Slopes};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::sweep::{Finish, finish_block};
+use crate::cpu::tile::LINE;
 
 /// A signal that arrives at the layer whose gradient is computed.
 pub(in crate::cpu) struct Arriving<'a> {
@@ -111,6 +112,7 @@ impl AtSegment<'_> {
                 fill.fill::<V>(segment, scratch);
             }
             for ((row, i), location) in segment.destinations() {
+                self.ask_for::<V>(location * panel + segment.grid.to_next_row(panel), panel);
                 let finish = self.finish(Delta {
                     values: deltas.skip((row * ACROSS + i) * panel),
                     first: location * panel,
@@ -128,6 +130,21 @@ impl AtSegment<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Asks for `len` values, from `first` on, of each z that the signal meets.
+    ///
+    /// # Safety
+    /// The instruction set of `V`.
+    #[inline(always)]
+    unsafe fn ask_for<V: Lanes>(&self, first: usize, len: usize) {
+        let Arriving { path, local, .. } = self.signal;
+        for port in std::iter::once(path).chain(local) {
+            for line in (first..first + len).step_by(LINE) {
+                // SAFETY: any address may be asked for.
+                unsafe { V::prefetch(port.z.as_ptr().wrapping_add(line)) };
             }
         }
     }

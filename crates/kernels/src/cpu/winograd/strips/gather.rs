@@ -135,7 +135,8 @@ impl SegmentFill<'_> {
                         apart: room.point,
                     };
                     let places = segment.places((row, -1), samples);
-                    to_points::<Sources, V::Pair, POINTS>(places, count * depth, points);
+                    let ahead = segment.grid.to_next_row(batch * depth);
+                    to_points::<Sources, V::Pair, POINTS>(places, count * depth, ahead, points);
                 }
                 for block in 0..room.blocks {
                     let weights = &self.packed[block * packing.block_len()..];

@@ -226,20 +226,27 @@ impl ChunkKernel<'_> {
                 match (rows.start + place).checked_sub(1) {
                     Some(row) if row < segment.grid.height => {
                         let places = segment.places((row, -1), samples(self.input, inputs));
-                        to_points::<Sources, V::Pair, POINTS>(places, count * inputs, points);
+                        let ahead = segment.grid.to_next_row(self.batch * inputs);
+                        to_points::<Sources, V::Pair, POINTS>(
+                            places,
+                            count * inputs,
+                            ahead,
+                            points,
+                        );
                     }
                     _ => points.clear(count * inputs),
                 }
             }
             for (place, row) in rows.clone().enumerate() {
-                let places = match self.deltas {
-                    SegmentDeltas::Panels(panels) => {
-                        segment.places((row, 0), samples(panels, outputs))
-                    }
+                let (places, ahead) = match self.deltas {
+                    SegmentDeltas::Panels(panels) => (
+                        segment.places((row, 0), samples(panels, outputs)),
+                        segment.grid.to_next_row(self.batch * outputs),
+                    ),
                     SegmentDeltas::Made(signal) => {
                         let (panel, stored) = (self.batch * outputs, signal.stored());
                         let locations = segment.locations(row);
-                        std::array::from_fn(|i| match (locations[i], stored) {
+                        let places = std::array::from_fn(|i| match (locations[i], stored) {
                             (None, _) => std::ptr::null(),
                             (Some(location), Some(stored)) => {
                                 stored.at(location * panel + from * outputs).cast_const()
@@ -248,14 +255,15 @@ impl ChunkKernel<'_> {
                                 let at = (place * ACROSS + i) * panel + from * outputs;
                                 self.made[at..].as_ptr()
                             }
-                        })
+                        });
+                        (places, 0)
                     }
                 };
                 let points = Points {
                     first: signals.add(place * count * outputs),
                     apart: signal,
                 };
-                to_points::<Signals, V::Pair, ACROSS>(places, count * outputs, points);
+                to_points::<Signals, V::Pair, ACROSS>(places, count * outputs, ahead, points);
             }
             if self.points.contains(&AT_ONE) {
                 let len = rows.len() * count * outputs;

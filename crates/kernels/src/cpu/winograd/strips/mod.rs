@@ -90,6 +90,11 @@ impl Strips {
         self.height.div_ceil(self.rows)
     }
 
+    /// How many values after a panel of `len` values the one of the next grid row begins.
+    fn to_next_row(self, len: usize) -> usize {
+        self.width * len
+    }
+
     /// How many segments there are in all.
     fn count(self) -> usize {
         self.across() * self.segments()
@@ -172,7 +177,7 @@ impl Segment {
     }
 }
 
-/// `len` values of each of `N` places, null ones zeros, at the points.
+/// `len` values of each of `N` places, null ones zeros, at the points. Those so far `ahead` are asked for, unless it is 0.
 ///
 /// # Safety
 /// The instruction set of `V`; that many values at the places, and room for them at the points.
@@ -180,6 +185,7 @@ impl Segment {
 unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, const N: usize>(
     places: [*const f32; N],
     len: usize,
+    ahead: usize,
     points: Points,
 ) {
     for at in (0..len).step_by(V::LEN) {
@@ -189,6 +195,10 @@ unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, const N: usize>(
             let mut x = [V::splat(0.0); N];
             for (value, &place) in x.iter_mut().zip(&places) {
                 if !place.is_null() {
+                    // The next row's panels begin new streams, which the processor would see late.
+                    if ahead > 0 {
+                        V::prefetch(place.wrapping_add(at + ahead));
+                    }
                     *value = load::<V>(place.wrapping_add(at), count);
                 }
             }
