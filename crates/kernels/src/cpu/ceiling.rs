@@ -53,7 +53,7 @@ fn multiply_adds<const CHAINS: usize>(threads: &Threads, set: Vectors) -> f64 {
     let once = |ends: &mut [[f32; MOST_LANES]; CHAINS], _| {
         let kernel = MultiplyAdds { rounds, ends };
         // SAFETY: `set` was found available when the backend was made; the kernel asks for nothing else.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_wide(kernel) };
     };
     let check = |ends: &[[f32; MOST_LANES]; CHAINS]| {
         // The fixed point of x/2 + 1/2.
@@ -84,7 +84,7 @@ fn triads(threads: &Threads, set: Vectors, bytes: usize) -> f64 {
             second: &second[from..][..part],
         };
         // SAFETY: `set` was found available when the backend was made; the parts are equally long, whole vectors.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_wide(kernel) };
     };
     let check = |[out, ..]: &[Vec<f32>; 3]| {
         let right = OPERANDS[0] + FACTOR * OPERANDS[1];

@@ -145,15 +145,30 @@ impl Vectors {
         // SAFETY: the caller guarantees the vectors and the kernel's contract.
         unsafe {
             match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Narrow => Narrow::call(kernel),
+                wide => wide.run_wide(kernel),
+            }
+        }
+    }
+
+    /// As [`run`](Self::run) for kernels of wide panels only, which need not be compiled for narrow ones.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline]
+    pub(super) unsafe fn run_wide<K: Kernel>(self, kernel: K) {
+        // SAFETY: the caller guarantees the vectors and the kernel's contract.
+        unsafe {
+            match self {
                 Self::Portable => Portable::call(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => Avx2::call(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Narrow => Narrow::call(kernel),
-                #[cfg(target_arch = "x86_64")]
                 Self::Avx512 => Avx512::call(kernel),
                 #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Narrow | Self::Avx512 => Portable::call(kernel),
+                Self::Avx2 | Self::Avx512 => Portable::call(kernel),
+                Self::Narrow => unreachable!("panels are wide"),
             }
         }
     }

@@ -49,7 +49,7 @@ pub(in crate::cpu) fn gather(
         };
         // SAFETY: `set` was found available when the backend was made; every item writes only the columns of its own
         // blocks at its own tile's locations.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_wide(kernel) };
     };
     workers.for_each(tiles.count() * parts, cost, len, work);
     let locations = tiles.height * tiles.width;

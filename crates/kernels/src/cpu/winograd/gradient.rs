@@ -70,7 +70,7 @@ pub(in crate::cpu) fn gradient(
         };
         // SAFETY: `set` is available; a task alone touches its rows of its chunk's sums, and the first block's task
         // the chunk's biases.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_wide(kernel) };
     };
     workers.for_each(chunks * blocks, cost, POINTS * (source + signal), work);
     let partials = &partials[..chunks * chunk_len];
@@ -86,7 +86,7 @@ pub(in crate::cpu) fn gradient(
             out,
         };
         // SAFETY: `set` is available; every item writes its own input's rows.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_wide(kernel) };
     });
     let biases = &mut biases[..outputs];
     biases.fill(0.0);

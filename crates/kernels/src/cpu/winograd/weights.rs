@@ -98,7 +98,7 @@ pub(in crate::cpu) fn pack(
             to,
         };
         // SAFETY: `set` is available; every item writes its own row of each point's matrix.
-        unsafe { set.run(kernel) };
+        unsafe { set.run_wide(kernel) };
     });
     packing
 }
