@@ -205,18 +205,22 @@ impl<M: Machine> Lanes for Eight<M> {
             for (i, row) in rows.iter_mut().enumerate() {
                 *row = _mm256_loadu_ps(from.add(i * from_row));
             }
-            let [a, b, c, d, e, f, g, h] = rows;
-            // Pairs of rows interleaved, then fours, then halves exchanged.
-            let pairs = [(a, b), (c, d), (e, f), (g, h)]
-                .map(|(x, y)| (_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y)));
-            let [upper, lower] = [(pairs[0], pairs[1]), (pairs[2], pairs[3])].map(|(x, y)| {
-                [
-                    _mm256_shuffle_ps::<0x44>(x.0, y.0),
-                    _mm256_shuffle_ps::<0xee>(x.0, y.0),
-                    _mm256_shuffle_ps::<0x44>(x.1, y.1),
-                    _mm256_shuffle_ps::<0xee>(x.1, y.1),
-                ]
-            });
+            // Pairs of rows interleaved, then fours, then halves exchanged. No closures: they would not be compiled with the
+            // instruction set.
+            let mut fours = [[_mm256_setzero_ps(); 4]; 2];
+            for (four, rows) in fours.iter_mut().zip(rows.chunks_exact(4)) {
+                let low = _mm256_unpacklo_ps(rows[0], rows[1]);
+                let high = _mm256_unpackhi_ps(rows[0], rows[1]);
+                let next_low = _mm256_unpacklo_ps(rows[2], rows[3]);
+                let next_high = _mm256_unpackhi_ps(rows[2], rows[3]);
+                *four = [
+                    _mm256_shuffle_ps::<0x44>(low, next_low),
+                    _mm256_shuffle_ps::<0xee>(low, next_low),
+                    _mm256_shuffle_ps::<0x44>(high, next_high),
+                    _mm256_shuffle_ps::<0xee>(high, next_high),
+                ];
+            }
+            let [upper, lower] = fours;
             for (j, (upper, lower)) in upper.into_iter().zip(lower).enumerate() {
                 let low = _mm256_permute2f128_ps::<0x20>(upper, lower);
                 let high = _mm256_permute2f128_ps::<0x31>(upper, lower);
