@@ -52,13 +52,15 @@ pub(super) unsafe fn fill_blocks<V: Lanes>(
                 packed,
                 packing,
             } => {
-                let following = match location + 1 < links.locations() {
-                    true => links.of(location + 1),
-                    false => &[],
+                let (links, following) = match location + 1 < links.locations() {
+                    true => (links.of(location), links.of(location + 1)),
+                    false => (links.of(location), &[][..]),
                 };
+                let last = following.iter().max_by_key(|link| link.location);
+                let seen = |new: &Link| links.iter().any(|link| link.location == new.location);
                 let walk = Walk {
-                    links: links.of(location),
-                    then: following.iter().max_by_key(|link| link.location),
+                    links,
+                    then: last.filter(|link| !seen(link)),
                     panels,
                     packed,
                     packing,
@@ -88,7 +90,7 @@ pub(super) unsafe fn fill_blocks<V: Lanes>(
 /// source panels and weights come from far away, so each is asked for while the one before it is at work.
 struct Walk<'a> {
     links: &'a [Link],
-    /// The next location's link with the last panel, most likely the one that was not seen yet.
+    /// The next location's link with the last panel, if these have not seen it.
     then: Option<&'a Link>,
     panels: &'a [f32],
     packed: &'a [f32],

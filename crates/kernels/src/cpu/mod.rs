@@ -170,7 +170,7 @@ impl CpuBackend {
         lock().push(scratch);
     }
 
-    /// This backend's threads on one instruction set.
+    /// This backend's threads with vectors of one kind.
     fn workers<'a>(&'a self, set: Vectors, parts: &'a mut CpuBuffer) -> Workers<'a> {
         Workers {
             threads: &self.threads,

@@ -267,7 +267,7 @@ impl<const SAMPLES: usize, const SOURCES: usize> Rows<'_, SAMPLES, SOURCES> {
                 for (i, panel) in panels.iter().enumerate() {
                     // The sources of a column ahead, a few at a time: too many panels for the processor to see streams.
                     if SOURCES > 1 {
-                        V::prefetch(panel.wrapping_add(AHEAD * size + k * M));
+                        V::prefetch(panel.wrapping_add(AHEAD * size + k * SAMPLES * M));
                     }
                     let mut w = [V::splat(0.0); FED];
                     for (to, w) in w.iter_mut().enumerate().take(END).skip(FIRST) {

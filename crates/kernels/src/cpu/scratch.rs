@@ -21,7 +21,7 @@ pub(super) struct Scratch {
     pub parts: CpuBuffer,
 }
 
-/// Who computes: threads, their instruction set, and working memory of which each of them has a part.
+/// Who computes: threads, their vectors, and working memory of which each of them has a part.
 pub(super) struct Workers<'a> {
     pub threads: &'a Threads,
     pub set: Vectors,

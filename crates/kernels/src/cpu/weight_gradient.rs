@@ -189,10 +189,8 @@ impl Kernel for ChunkKernel<'_> {
                         let rows = strip.min(rows.len() - first);
                         let source = source(link).add(first);
                         let row = rows.next_multiple_of(V::LEN);
-                        for (sample, to) in self.sources.chunks_exact_mut(row).enumerate() {
-                            if sample == self.batch {
-                                break;
-                            }
+                        let sources = self.sources.chunks_exact_mut(row);
+                        for (sample, to) in sources.take(self.batch).enumerate() {
                             for at in (0..rows).step_by(V::LEN) {
                                 let from = source.add(sample * inputs + at);
                                 V::prefetch(from.wrapping_add(ROWS_AHEAD * inputs));

@@ -200,9 +200,7 @@ impl<C: Cut> Column<C> {
             }
         }
     }
-}
 
-impl<C: Cut> Column<C> {
     /// Writes a row's values, past the caches if the column [`streams`](Self::streams).
     ///
     /// # Safety

@@ -9,7 +9,7 @@ use crate::cpu::outer_product::FEW_INPUTS;
 use crate::cpu::tile::{RowTile, run_rows};
 
 /// Values of a signal that is not there.
-const NOTHING: [f32; MOST_LANES] = [0.0; MOST_LANES];
+static NOTHING: [f32; MOST_LANES] = [0.0; MOST_LANES];
 
 /// Sources and signals at one point.
 #[derive(Clone, Copy)]
