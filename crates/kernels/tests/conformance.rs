@@ -149,6 +149,11 @@ fn channels_that_fill_the_widest_tiles() {
 }
 
 #[test]
+fn channels_that_make_whole_blocks() {
+    check_all(cases::blocks());
+}
+
+#[test]
 fn batches_that_straddle_every_tile_edge() {
     check_all(cases::batches(&[
         1, 2, 3, 5, 6, 7, 13, 14, 15, 27, 28, 29, 45, 100, 257,

@@ -225,7 +225,7 @@ impl Backend for GpuBackend {
         let item = Item::new(Kernel::Pool(input.form(locations * size)), groups_of(size))
             .reads(input.as_it_is(locations * size))
             .writes(out.written(size))
-            .counts([locations, size]);
+            .counts([locations, size, channels]);
         self.note(item);
     }
 

@@ -6,6 +6,9 @@ use super::operands::Form;
 use super::work::{Item, Kernel, Span};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Values that a thread cuts at once, of channels that are a multiple of these.
+const EIGHT: usize = 8;
+
 /// A buffer of `f32` on a device. A clone is a buffer of its own, with the same values.
 ///
 /// What kernels were asked to write there may lie there in parts of bf16: who wants it plain finds it so, at the cost
@@ -212,10 +215,11 @@ impl GpuBuffer {
         }
         let there = len.min(self.len());
         let cut = |to: Span, from: Span| {
-            Item::new(Kernel::Cut(form), groups_of(len))
+            Item::new(Kernel::Cut(form), groups_of(len.div_ceil(EIGHT)))
                 .reads(from)
                 .writes(to)
                 .counts([there, len])
+                .counts(form.sides())
         };
         self.beside(form, Shape::Cut { values: len }, (there, len), cut)
     }
@@ -225,7 +229,7 @@ impl GpuBuffer {
         let of = unfolding;
         let len = of.locations * of.batch * of.wide;
         let unfold = |to: Span, from: Span| {
-            Item::new(Kernel::Unfold(form), groups_of(of.locations * of.batch))
+            Item::new(Kernel::Unfold(form), of.locations)
                 .reads(from)
                 .writes(to)
                 .count(of.links)
@@ -299,7 +303,8 @@ impl GpuBuffer {
         let join = Item::new(Kernel::Join(form), groups_of(len))
             .reads(self.region.span(0))
             .writes(room.span(0))
-            .count(len);
+            .count(len)
+            .counts(form.sides());
         device.note(join);
         let back = Item::new(Kernel::Copy, groups_of(len))
             .reads(room.span(0))

@@ -70,8 +70,8 @@ pub(super) fn gather(
     }
 }
 
-/// Words of pooling: groups, input, out, locations, values of a panel.
-pub(super) const POOL_WORDS: usize = 5;
+/// Words of pooling: groups, input, out, locations, values of a panel; CUDA's kernels read one more, the channels.
+pub(super) const POOL_WORDS: usize = 6;
 
 /// Mean over locations.
 #[cube(launch_unchecked)]

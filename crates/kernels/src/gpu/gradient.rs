@@ -6,7 +6,7 @@ use super::matrix::{Plan, hand_out, multiply, pieces};
 use super::operands::{Operands, operand_or_zero};
 use super::staging::{Order, Stage, Term, leave, own_term, put_terms, read_terms, stage};
 use super::tile::{DEPTH, SIDE, columns_a_thread};
-use super::units::Units;
+use super::units::{By, Units};
 use cubecl::prelude::*;
 use half::bf16;
 
@@ -18,6 +18,8 @@ pub(super) struct GradientTile {
     /// Taps, where the warps of CUDA's work-groups hold the sums of all and take destinations in turn; 0: a work-group
     /// holds those of one.
     pub(super) all_taps: usize,
+    /// Rows of a panel in blocks, and in how many tiles groups of warps read it; else no matter.
+    pub(super) panel: [usize; 2],
     pub(super) operands: Operands,
     pub(super) units: Units,
 }
@@ -25,7 +27,6 @@ pub(super) struct GradientTile {
 impl GradientTile {
     /// The tile for so many inputs and outputs. In CUDA's own kernels, its sides are those of the work-group.
     pub(super) fn new(inputs: usize, outputs: usize, operands: Operands, units: Units) -> Self {
-        let units = units.in_groups([inputs, outputs], cuda::GRADIENT_OF_GROUPS);
         let [inputs, outputs] = match units {
             Units::Cuda(_) => cuda::sides_of_a_gradient(inputs, outputs),
             Units::Scalar | Units::Matrix => [inputs, outputs].map(columns_a_thread),
@@ -34,8 +35,27 @@ impl GradientTile {
             inputs,
             outputs,
             all_taps: 0,
+            panel: [0; 2],
             operands,
             units,
+        }
+    }
+
+    /// The tile of groups of warps for so many inputs and outputs that lie in blocks.
+    pub(super) fn in_groups(
+        channels: [usize; 2],
+        batch: usize,
+        operands: Operands,
+        units: Units,
+    ) -> Self {
+        let (wide, outputs, tiles) = cuda::wide_gradient(channels, batch, operands);
+        Self {
+            inputs: wide.groups * cuda::BLOCK,
+            outputs,
+            all_taps: 0,
+            panel: [batch, tiles],
+            operands,
+            units: units.taking(By::Groups(wide)),
         }
     }
 
@@ -279,8 +299,8 @@ fn read_samples<S: Float>(
     );
 }
 
-/// Words of a bias gradient: groups, delta, out, rows, channels, parts.
-pub(super) const BIAS_WORDS: usize = 6;
+/// Words of a bias gradient: groups, delta, out, rows, channels, parts; CUDA's kernels read one more, the rows of a panel.
+pub(super) const BIAS_WORDS: usize = 7;
 
 /// `out[part, channel] = Σ delta` over the part's rows.
 #[cube(launch_unchecked)]

@@ -75,8 +75,9 @@ pub(super) fn normalise(
 }
 
 /// Words of a landing: groups, signal, the path's z, the network's z, inverse deviations, delta, norm groups, rows of
-/// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale.
-pub(super) const LAND_WORDS: usize = 11;
+/// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale; CUDA's
+/// kernels read two more, the rows of a panel and where the sums of delta's columns are to lie.
+pub(super) const LAND_WORDS: usize = 13;
 
 /// `ψ = scale · σ′(z_path) ⊙ signal`, then `delta = normᵀ(ψ)` with the statistics of the network whose `z` is
 /// given.

@@ -54,6 +54,42 @@ pub(super) enum Form {
     OnePart,
     /// As the nearest bf16 and, after all of these, the nearest ones of what that leaves.
     TwoParts,
+    /// As one of these, in blocks.
+    Blocks(Blocks),
+}
+
+/// Parts of panels that lie in blocks of channels, shuffled as Hopper's instructions read them (`cuda/source/wide.cuh`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Blocks {
+    pub(super) two_parts: bool,
+    /// Rows of a panel.
+    pub(super) rows: usize,
+    /// Channels of a panel.
+    pub(super) channels: usize,
+}
+
+impl Form {
+    /// Whether values have two parts.
+    pub(super) fn has_two_parts(self) -> bool {
+        match self {
+            Self::Plain | Self::OnePart => false,
+            Self::TwoParts => true,
+            Self::Blocks(blocks) => blocks.two_parts,
+        }
+    }
+
+    /// Whether values lie in blocks.
+    pub(super) fn in_blocks(self) -> bool {
+        matches!(self, Self::Blocks(_))
+    }
+
+    /// Rows and channels of a panel where values lie in blocks; kernels read nothing else of them.
+    pub(super) fn sides(self) -> [usize; 2] {
+        match self {
+            Self::Blocks(blocks) => [blocks.rows, blocks.channels],
+            Self::Plain | Self::OnePart | Self::TwoParts => [0; 2],
+        }
+    }
 }
 
 /// The nearest value that operands can be, the even one of two. NaN and infinity stay what they are.

@@ -8,7 +8,7 @@ use super::launch::groups_of;
 use super::operands::Form;
 use super::panel::Arrival;
 use super::tile::{Direction, MOST_ROWS, SIDE};
-use super::units::Units;
+use super::units::{By, Units};
 use super::walk::{Input, Walk};
 use super::work::{Item, Kernel, Span};
 use crate::{Activation, Landing, Layer, Norm, Record};
@@ -19,6 +19,14 @@ const GRADIENT_GROUPS: usize = 512;
 /// Whether a panel's statistics are those of one work-group's rows.
 fn fused(norm: Norm, batch: usize) -> bool {
     norm != Norm::Channel && batch <= MOST_ROWS
+}
+
+/// How z lies where a product makes activations, or a delta, that lie so.
+fn form_of_z(result: Form) -> Form {
+    match result.in_blocks() {
+        true => result,
+        false => Form::Plain,
+    }
 }
 
 pub(super) fn arrival(layer: &Layer) -> Arrival {
@@ -69,6 +77,7 @@ impl GpuBackend {
         input: &Input<'_>,
         out: &GpuBuffer,
     ) {
+        let walk = walk.in_groups();
         let [.., columns] = walk.ends();
         let kernel = Kernel::Product {
             tile: walk.tile,
@@ -85,6 +94,12 @@ impl GpuBackend {
         self.note(item);
     }
 
+    /// How a layer's activations, or their deltas, are to lie in memory.
+    fn result(&self, layer: &Layer, batch: usize) -> Form {
+        let panels = [layer.locations(), batch, layer.outputs];
+        self.units.result(self.operands, panels)
+    }
+
     /// The layer that stands for one whose inputs are few, and what it reads.
     fn unfolded<'a>(
         &self,
@@ -93,7 +108,7 @@ impl GpuBackend {
         input: &'a GpuBuffer,
     ) -> (Layer, Input<'a>) {
         let wiring = self.wiring(&layer.wiring);
-        match self.units.unfolded(self.operands, layer) {
+        match self.units.unfolded(self.operands, layer, batch) {
             Some(wide) if wiring.unfolds => {
                 let unfolding = Unfolding {
                     links: wiring.forward.start,
@@ -147,7 +162,7 @@ impl GpuBackend {
         // An output that is a sum and nothing else is the network's: no product reads it.
         let result = match (layer.norm, layer.activation) {
             (Norm::None, Activation::Linear) => Form::Plain,
-            _ => self.units.result(self.operands, layer.outputs),
+            _ => self.result(layer, batch),
         };
         let walk = walk.giving(result).of_whole_panels();
         let kernel = Kernel::ForwardPanel {
@@ -159,7 +174,7 @@ impl GpuBackend {
         let wiring = self.wiring(&layer.wiring);
         let item = walk
             .item(kernel, layer.scale, weight, input, &wiring)
-            .writes(z.written(len))
+            .writes(z.written_as(form_of_z(result), len))
             .writes(out.a.written_as(result, len))
             .writes(inverse_deviation)
             .reads(bias.first(layer.outputs));
@@ -190,7 +205,7 @@ impl GpuBackend {
             self.signal_lands(port, batch, 1.0, signal, path_z, path);
             return;
         }
-        let result = self.units.result(self.operands, port.outputs);
+        let result = self.result(port, batch);
         let walk = walk.giving(result).of_whole_panels();
         let kernel = Kernel::FeedbackPanel {
             tile: walk.tile,
@@ -200,8 +215,12 @@ impl GpuBackend {
         };
         let lands = |item: Item, landing: &Landing<'_, GpuBuffer>| {
             let inverse_deviation = &landing.record.inverse_deviation;
+            let z = match form_of_z(result) {
+                Form::Plain => landing.record.z.first(len),
+                form => landing.record.z.cut(form, len),
+            };
             let item = item
-                .reads(landing.record.z.first(len))
+                .reads(z)
                 .reads(inverse_deviation.first(port.deviations()))
                 .writes(landing.delta.written_as(result, len));
             match self.units {
@@ -234,17 +253,32 @@ impl GpuBackend {
     ) {
         let len = port.locations() * batch * port.outputs;
         let (count, rows) = groups(port, batch);
-        let result = self.units.result(self.operands, port.outputs);
-        let kernel = Kernel::Land(arrival(port), result);
+        let result = self.result(port, batch);
+        // z is read as it lies if both networks' lie alike.
+        let z = [path_z, &landing.record.z];
+        let [form, other] = z.map(|z| z.form(len));
+        let form = match form == other && form.in_blocks() {
+            true => form,
+            false => Form::Plain,
+        };
+        let [path_z, z] = z.map(|z| match form {
+            Form::Plain => z.first(len),
+            _ => z.as_it_is(len),
+        });
+        let kernel = Kernel::Land(arrival(port), [result, form]);
         let item = Item::new(kernel, count * port.outputs.div_ceil(SIDE))
             .reads(signal.first(signal_rows * port.outputs))
-            .reads(path_z.first(len))
-            .reads(landing.record.z.first(len))
+            .reads(path_z)
+            .reads(z)
             .reads(landing.record.inverse_deviation.first(port.deviations()))
             .writes(landing.delta.written_as(result, len))
             .counts([count, rows, port.outputs, signal_rows])
-            .factor(scale);
-        self.note(item);
+            .factor(scale)
+            .count(batch);
+        self.note(match self.units {
+            Units::Cuda(_) => item.writes(landing.delta.written_sums(count, port.outputs)),
+            Units::Scalar | Units::Matrix => item.count(0),
+        });
     }
 
     /// Weight and bias gradients of a layer.
@@ -265,9 +299,10 @@ impl GpuBackend {
             layer.locations() * batch * layer.outputs,
         ];
         let units = self.units.of(self.operands, len, channels);
-        let delta_form = match units.cuts() {
-            true => Form::Plain,
-            false => delta.form(values[1]),
+        // What lies in blocks is read as that or plain.
+        let delta_form = match delta.form(values[1]) {
+            form if units.cuts() || form.in_blocks() => Form::Plain,
+            form => form,
         };
         let units = units.of_cut_operand(delta_form);
         let taps = layer.wiring.taps();
@@ -281,37 +316,58 @@ impl GpuBackend {
                     inputs,
                     outputs,
                     all_taps: taps,
+                    panel: [0; 2],
                     operands,
                     units,
                 };
                 (tile, links)
             }
             None => {
-                let tile = GradientTile::new(layer.inputs, layer.outputs, self.operands, units);
+                let ends = [layer.sources(), layer.locations()];
+                let both = units.cuts()
+                    && (0..2).all(|end| units.has_blocks(ends[end], batch, channels[end]));
+                let tile = match both {
+                    true => GradientTile::in_groups(channels, batch, self.operands, units),
+                    false => GradientTile::new(channels[0], channels[1], self.operands, units),
+                };
                 (tile, wiring.by_tap.start)
             }
         };
         let [across, down] = tile.groups(layer.inputs, layer.outputs);
+        let links_of_a_tap = layer.wiring.forward().len().div_ceil(taps).max(1);
         let (slices, longest) = match tile.all_taps {
-            0 => (taps, layer.wiring.forward().len().div_ceil(taps).max(1)),
+            0 => (taps, links_of_a_tap),
             _ => (1, layer.locations().div_ceil(cuda::WARPS)),
         };
-        let wanted = match self.units {
-            Units::Cuda(_) => cuda::GRADIENT_GROUPS,
-            Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
+        let groups = across * down * slices;
+        let parts = match (self.units, tile.units.by()) {
+            (_, By::Groups(wide)) => {
+                cuda::parts_of_wide_gradient(wide, groups, links_of_a_tap, len)
+            }
+            (Units::Cuda(_), _) => cuda::GRADIENT_GROUPS.div_ceil(groups).clamp(1, longest),
+            (Units::Scalar | Units::Matrix, _) => {
+                GRADIENT_GROUPS.div_ceil(groups).clamp(1, longest)
+            }
         };
-        let parts = wanted.div_ceil(across * down * slices).clamp(1, longest);
         let rows = layer.locations() * batch;
-        let operands = match units.cuts() {
-            true => {
+        let operands = match (tile.units.by(), delta_form) {
+            (By::Groups(_), _) => {
+                let form = |channels| units.blocks(self.operands, batch, channels);
+                [
+                    input.cut(form(layer.inputs), values[0]),
+                    delta.cut(form(layer.outputs), values[1]),
+                ]
+            }
+            _ if units.cuts() => {
                 let form = units.form(self.operands);
                 [input.cut(form, values[0]), delta.cut(form, values[1])]
             }
-            false => [given.first(values[0]), delta.as_it_is(values[1])],
+            (_, Form::Plain) => [given.first(values[0]), delta.first(values[1])],
+            _ => [given.first(values[0]), delta.as_it_is(values[1])],
         };
         self.in_parts(parts, len, weights, |out| {
             let kernel = Kernel::GradientPart(tile, delta_form);
-            Item::new(kernel, across * down * slices * parts)
+            Item::new(kernel, groups * parts)
                 .reads(operands[0])
                 .reads(operands[1])
                 .count(links)
@@ -336,7 +392,7 @@ impl GpuBackend {
             Item::new(kernel, groups * parts)
                 .reads(delta.as_it_is(values[1]))
                 .writes(out.written(parts * layer.outputs))
-                .counts([rows, layer.outputs, parts])
+                .counts([rows, layer.outputs, parts, batch])
         });
     }
 

@@ -92,7 +92,8 @@ impl Tile {
         let places = locations * self.across(columns) * self.down(batch);
         match self.units.by() {
             By::Panels(Panels { warps, .. }) => places.div_ceil(warps),
-            By::Pieces | By::Groups => places,
+            By::Pieces => places,
+            By::Groups(_) => unreachable!("work-groups of bundles are counted by the wiring"),
         }
     }
 }

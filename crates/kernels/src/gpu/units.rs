@@ -2,9 +2,10 @@
 
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
+use super::cuda;
 use super::matrix::{PLANE, SHARED_BYTES};
-use super::operands::{Form, Operands};
-use super::tile::{Direction, SIDE};
+use super::operands::{Blocks, Form, Operands};
+use super::tile::{Direction, SIDE, THREADS};
 use crate::{Activation, Layer, Norm, Wiring};
 use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
@@ -41,10 +42,30 @@ pub(super) enum By {
     /// Pieces of a panel for each, by the instruction of a warp.
     #[default]
     Pieces,
-    /// Rows of a panel for each, by the instruction of a group of warps.
-    Groups,
+    /// Channels of some panels for each group of them, by its instruction.
+    Groups(Wide),
     /// Panels for each.
     Panels(Panels),
+}
+
+/// Work-groups of groups of warps. Gradients have no panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wide {
+    /// Groups of warps.
+    pub(super) groups: usize,
+    /// Blocks of channels of each.
+    pub(super) deep: usize,
+    /// Panels that are made together.
+    pub(super) panels: usize,
+    /// Work-groups that are to share a multiprocessor.
+    pub(super) together: usize,
+}
+
+impl Wide {
+    /// Blocks of channels of a work-group.
+    pub(super) fn blocks(self) -> usize {
+        self.groups * self.deep
+    }
 }
 
 /// Work-groups whose warps make panels by themselves.
@@ -63,6 +84,10 @@ const FEW: usize = 128;
 const UNFOLDED: usize = 256;
 /// Channels that are copied at once: cut arrays have a multiple of it.
 const TOGETHER: usize = 8;
+/// Fewest panels that lie in blocks: fewer would leave most of a GPU idle.
+const PANELS_IN_BLOCKS: usize = 16;
+/// Most rows of panels that lie in blocks: more than are made at once would not be normalised there.
+const ROWS_IN_BLOCKS: usize = 128;
 
 impl Units {
     /// What multiplies such operands where a result has so many values, and the operands channels side by side.
@@ -90,21 +115,49 @@ impl Units {
         }
     }
 
+    /// Whether panels of so many rows and channels lie in blocks where they are cut.
+    pub(super) fn has_blocks(self, panels: usize, rows: usize, channels: usize) -> bool {
+        matches!(self, Self::Cuda(Parts { groups: true, .. }))
+            && panels >= PANELS_IN_BLOCKS
+            && rows <= ROWS_IN_BLOCKS
+            && channels.is_multiple_of(cuda::BLOCK)
+    }
+
+    /// How operands are cut that lie in blocks.
+    pub(super) fn blocks(self, operands: Operands, rows: usize, channels: usize) -> Form {
+        match self.form(operands) {
+            Form::Plain => Form::Plain,
+            form => Form::Blocks(Blocks {
+                two_parts: form.has_two_parts(),
+                rows,
+                channels,
+            }),
+        }
+    }
+
     /// Channels of the panels that stand for those of a layer whose inputs are too few to be copied together: those of
     /// all its taps.
-    pub(super) fn unfolded(self, operands: Operands, layer: &Layer) -> Option<usize> {
+    pub(super) fn unfolded(self, operands: Operands, layer: &Layer, batch: usize) -> Option<usize> {
         let unfolds = self.form(operands) != Form::Plain
             && layer.inputs < TOGETHER
             && layer.outputs.is_multiple_of(TOGETHER)
             && layer.locations() >= UNFOLDED
-            && layer.weights() >= FEW;
+            && layer.weights() >= FEW
+            && layer.wiring.taps() <= THREADS;
         let channels = layer.wiring.taps() * layer.inputs;
-        unfolds.then_some(channels.next_multiple_of(TOGETHER))
+        let multiple = match self.has_blocks(layer.locations(), batch, layer.outputs) {
+            true => cuda::BLOCK,
+            false => TOGETHER,
+        };
+        unfolds.then_some(channels.next_multiple_of(multiple))
     }
 
-    /// How a result of so many channels is to lie in memory.
-    pub(super) fn result(self, operands: Operands, channels: usize) -> Form {
+    /// How a result of so many panels, rows and channels is to lie in memory.
+    pub(super) fn result(self, operands: Operands, [panels, rows, channels]: [usize; 3]) -> Form {
         match channels.is_multiple_of(TOGETHER) {
+            true if self.has_blocks(panels, rows, channels) => {
+                self.blocks(operands, rows, channels)
+            }
             true => self.form(operands),
             false => Form::Plain,
         }
@@ -134,17 +187,10 @@ impl Units {
         }
     }
 
-    /// The same, of warps in groups where the device has such and the work's sides are multiples of what these take.
-    pub(super) fn in_groups(self, sides: [usize; 2], multiple: usize) -> Self {
+    /// The same, of which warps share the work so.
+    pub(super) fn taking(self, by: By) -> Self {
         match self {
-            Self::Cuda(parts)
-                if parts.groups
-                    && parts.cut
-                    && sides.iter().all(|side| side.is_multiple_of(multiple)) =>
-            {
-                let by = By::Groups;
-                Self::Cuda(Parts { by, ..parts })
-            }
+            Self::Cuda(parts) => Self::Cuda(Parts { by, ..parts }),
             other => other,
         }
     }

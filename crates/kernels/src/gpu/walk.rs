@@ -72,6 +72,11 @@ impl<'a> Walk<'a> {
         panels * self.batch * channels
     }
 
+    fn groups(&self) -> usize {
+        let [.., locations, columns] = self.ends();
+        self.tile.groups(locations, self.batch, columns)
+    }
+
     /// An item of this product, its walk among the words.
     pub(super) fn item(
         &self,
@@ -82,11 +87,15 @@ impl<'a> Walk<'a> {
         wiring: &DeviceWiring,
     ) -> Item {
         let [_, channels, locations, columns] = self.ends();
-        let links = match self.direction {
-            Direction::Forward => &wiring.forward,
-            Direction::Backward => &wiring.backward,
+        let (links, groups) = match (self.tile.units.by(), self.direction) {
+            (By::Groups(wide), direction) => {
+                let bundles = wiring.bundles(direction, wide.panels);
+                (&bundles.list, bundles.count * columns / self.tile.columns)
+            }
+            (_, Direction::Forward) => (&wiring.forward, self.groups()),
+            (_, Direction::Backward) => (&wiring.backward, self.groups()),
         };
-        Item::new(kernel, self.tile.groups(locations, self.batch, columns))
+        Item::new(kernel, groups)
             .reads(weight)
             .reads(input)
             .count(links.start)
@@ -104,6 +113,13 @@ impl<'a> Walk<'a> {
         }
         let form = units.form(self.tile.operands);
         let weight = match units.by() {
+            By::Groups(_) => {
+                let [panels, channels, ..] = self.ends();
+                let input_form = units.blocks(self.tile.operands, self.batch, channels);
+                let of_weights = units.blocks(self.tile.operands, cuda::BLOCK, self.layer.outputs);
+                let input = input.cut(input_form, panels * self.batch * channels);
+                return [weight.cut(of_weights, lengths[0]), input];
+            }
             By::Panels(Panels { channels, .. }) => {
                 let fragments = Fragments {
                     taps: self.layer.wiring.taps(),
@@ -113,14 +129,34 @@ impl<'a> Walk<'a> {
                 };
                 weight.fragments(form, fragments)
             }
-            By::Pieces | By::Groups => weight.cut(form, lengths[0]),
+            By::Pieces => weight.cut(form, lengths[0]),
         };
         [weight, input.cut(form, lengths[1])]
+    }
+
+    /// The same product, by groups of warps where both its ends lie in blocks.
+    pub(super) fn in_groups(mut self) -> Self {
+        let [sources, channels, locations, columns] = self.ends();
+        let (batch, operands) = (self.batch, self.tile.operands);
+        let tile = &mut self.tile;
+        let both = tile.units.has_blocks(sources, batch, channels)
+            && tile.units.has_blocks(locations, batch, columns);
+        if let Units::Cuda(parts) = &mut tile.units
+            && parts.cut
+            && both
+        {
+            let wide = cuda::wide_product(locations, batch, columns, operands);
+            tile.columns = wide.blocks() * cuda::BLOCK;
+            tile.rows = batch.next_multiple_of(cuda::SAMPLES);
+            parts.by = By::Groups(wide);
+        }
+        self
     }
 
     /// The same product, whose work-groups hold all rows of a panel: with a warp for each panel where channels are few, by
     /// groups of warps where they are many.
     pub(super) fn of_whole_panels(mut self) -> Self {
+        self = self.in_groups();
         let [_, channels, locations, columns] = self.ends();
         let tile = &mut self.tile;
         let Units::Cuda(parts) = &mut tile.units else {
@@ -132,11 +168,6 @@ impl<'a> Walk<'a> {
             parts.by = By::Panels(Panels { channels, warps });
             tile.rows = self.batch.div_ceil(SIDE);
             tile.columns = wide;
-        } else if tile.columns >= cuda::BLOCK {
-            tile.units = tile.units.in_groups([channels, columns], cuda::BLOCK);
-            if columns % tile.columns > 0 && tile.units.by() == By::Groups {
-                tile.columns = cuda::BLOCK;
-            }
         }
         self
     }

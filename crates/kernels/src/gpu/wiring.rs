@@ -1,6 +1,7 @@
 //! Wirings in a device's memory, uploaded once.
 
 use super::memory::{Device, LinkList};
+use super::tile::Direction;
 use crate::{Links, Wiring};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +16,66 @@ pub(super) struct DeviceWiring {
     pub(super) by_tap: LinkList,
     /// Whether no destination has two links of one tap.
     pub(super) unfolds: bool,
+    /// Destinations alone, and in twos.
+    forward_bundles: [Bundles; 2],
+    /// Sources alone, and in twos.
+    backward_bundles: [Bundles; 2],
+}
+
+/// Panels that are made together, as they have links of the same taps: their number, starts, panels, then (tap, a location
+/// for each panel) of every link.
+pub(super) struct Bundles {
+    pub(super) list: LinkList,
+    pub(super) count: usize,
+}
+
+impl DeviceWiring {
+    /// Bundles of one panel, or of two.
+    pub(super) fn bundles(&self, direction: Direction, panels: usize) -> &Bundles {
+        match direction {
+            Direction::Forward => &self.forward_bundles[panels - 1],
+            Direction::Backward => &self.backward_bundles[panels - 1],
+        }
+    }
+}
+
+/// What stands for a panel that is not there.
+const NO_PANEL: u32 = u32::MAX;
+
+/// Locations in bundles of so many, whose links have the same taps. What is left over of such locations is a bundle with
+/// fewer, the first one's links in place of those of whom is missing.
+fn in_bundles(links: &Links, locations: usize, panels: usize) -> (Vec<u32>, usize) {
+    let mut alike: HashMap<Vec<u32>, usize> = HashMap::new();
+    let mut bundles: Vec<Vec<usize>> = Vec::new();
+    for location in 0..locations {
+        let taps = links.of(location).iter().map(|link| link.tap).collect();
+        match alike.get(&taps) {
+            Some(&bundle) if bundles[bundle].len() < panels => bundles[bundle].push(location),
+            _ => {
+                alike.insert(taps, bundles.len());
+                bundles.push(vec![location]);
+            }
+        }
+    }
+    let mut starts = vec![0];
+    let mut members = Vec::with_capacity(bundles.len() * panels);
+    let mut entries = Vec::new();
+    for bundle in &bundles {
+        let member = |n: usize| bundle.get(n).copied();
+        members.extend((0..panels).map(|n| member(n).map_or(NO_PANEL, |at| at as u32)));
+        for (number, link) in links.of(bundle[0]).iter().enumerate() {
+            entries.push(link.tap);
+            let of = |n| links.of(member(n).unwrap_or(bundle[0]))[number].location;
+            entries.extend((0..panels).map(of));
+        }
+        starts.push((entries.len() / (1 + panels)) as u32);
+    }
+    let count = bundles.len();
+    let mut values = vec![count as u32];
+    values.extend(starts);
+    values.extend(members);
+    values.extend(entries);
+    (values, count)
 }
 
 /// Starts of each location's links, then (tap, location) of every link.
@@ -63,6 +124,13 @@ impl Wirings {
             return Arc::clone(found);
         }
         known.retain(|_, (owner, _)| owner.strong_count() > 0);
+        let bundles = |links: &Links, locations: usize| {
+            [1, 2].map(|panels| {
+                let (values, count) = in_bundles(links, locations, panels);
+                let list = device.link_list(&values);
+                Bundles { list, count }
+            })
+        };
         let made = Arc::new(DeviceWiring {
             forward: device.link_list(&by_location(wiring.forward(), wiring.destinations())),
             backward: device.link_list(&by_location(wiring.backward(), wiring.sources())),
@@ -71,6 +139,8 @@ impl Wirings {
                 let links = wiring.forward().of(location);
                 links.windows(2).all(|pair| pair[0].tap < pair[1].tap)
             }),
+            forward_bundles: bundles(wiring.forward(), wiring.destinations()),
+            backward_bundles: bundles(wiring.backward(), wiring.sources()),
         });
         known.insert(key, (Arc::downgrade(wiring), Arc::clone(&made)));
         made

@@ -33,7 +33,8 @@ pub(super) enum Kernel {
         local: bool,
     },
     Normalise(Arrival),
-    Land(Arrival, Form),
+    /// A signal that lands, with the forms of its delta and of z.
+    Land(Arrival, [Form; 2]),
     RecurStep(Tile, Activation),
     FeedbackStep {
         tile: Tile,

@@ -301,6 +301,36 @@ pub fn whole_tiles(batch: usize) -> Vec<(String, Case)> {
         .collect()
 }
 
+/// Panels enough, of channels that make whole blocks, for all work-groups of groups of warps that f32 has: alone and in
+/// twos, of one tile of samples and of two, with an odd number of locations that are alike, and with locations that have
+/// few links or none.
+pub fn blocks() -> Vec<(String, Case)> {
+    let conv = Wiring::conv3x3;
+    let case = |wiring: Wiring, channels: [usize; 2], batch, norm, activation| {
+        let [inputs, outputs] = channels;
+        let name = format!(
+            "{} to {} panels, {inputs} to {outputs}, batch {batch} {norm:?}",
+            wiring.sources(),
+            wiring.destinations()
+        );
+        (
+            name,
+            Case::new(wiring, inputs, outputs, batch, norm, activation),
+        )
+    };
+    use {Activation::*, Norm::*};
+    vec![
+        case(conv(4, 5, 1), [64, 64], 9, Location, Tanh),
+        case(conv(8, 8, 2), [128, 64], 100, None, Relu),
+        case(conv(9, 8, 2), [64, 64], 24, Channel, Erf),
+        case(conv(4, 4, 1), [64, 128], 128, Location, Relu),
+        case(conv(16, 16, 1), [64, 128], 6, None, Tanh),
+        case(conv(16, 16, 1), [3, 64], 20, Location, Relu),
+        case(Wiring::sequence(17, 19, 2), [64, 192], 70, Location, Tanh),
+        case(conv(5, 4, 1), [64, 72], 10, Location, Tanh),
+    ]
+}
+
 /// Batches of so many samples under every norm.
 pub fn batches(sizes: &[usize]) -> Vec<(String, Case)> {
     let mut cases = Vec::new();

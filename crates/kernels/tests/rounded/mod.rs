@@ -34,6 +34,16 @@ fn case_list() -> Vec<Case> {
     ]
 }
 
+/// What lies in blocks, with channels enough for all work-groups of groups of warps that bf16 has beside those of f32.
+fn blocks_of_many_channels() -> Vec<Case> {
+    [[64, 256], [256, 64]]
+        .map(|[inputs, outputs]| {
+            let wiring = Wiring::conv3x3(16, 16, 1);
+            Case::new(wiring, inputs, outputs, 6, Norm::Location, Activation::Tanh)
+        })
+        .into()
+}
+
 /// What the products of a case read.
 fn operands(case: &mut Case) -> [&mut Vec<f64>; 8] {
     let [first, second] = &mut case.port_inputs;
@@ -108,6 +118,9 @@ fn no_kernel_is_further_off_than_its_roundings() {
         );
         let first = case_list().into_iter().take(1).collect();
         within_roundings(&backend, first, rounding, name);
+        if CUTS && operands == Operands::Bf16 {
+            within_roundings(&backend, blocks_of_many_channels(), rounding, name);
+        }
     }
 }
 

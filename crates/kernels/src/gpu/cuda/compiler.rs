@@ -1,6 +1,6 @@
 //! NVIDIA's run-time compiler, and what it made before.
 
-use super::programs::{DEVICE, Source};
+use super::programs::Source;
 use cudarc::nvrtc;
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -11,7 +11,7 @@ use std::{env, fs, process};
 /// The compiled program for a chip, by the compiler's name for that; from the user's cache if it is there, unless it is to
 /// be made anew.
 pub(super) fn binary(source: &Source, chip: &str, anew: bool) -> Result<Vec<u8>, String> {
-    let text = source.text(DEVICE);
+    let text = source.text();
     let file = cache().map(|folder| {
         let mut hasher = DefaultHasher::new();
         (&text, chip, compiler_version()).hash(&mut hasher);
@@ -96,7 +96,7 @@ mod tests {
     use super::super::super::work::Kernel;
     use super::super::nvidia::{HOPPER, compiler_is_there};
     use super::super::programs::{next_step, source};
-    use super::super::sides_of_a_gradient;
+    use super::super::{BLOCK, SAMPLES, sides_of_a_gradient, wide_product};
     use super::*;
     use crate::Activation;
     use rayon::prelude::*;
@@ -130,7 +130,7 @@ mod tests {
         ];
         let mut all = vec![
             Kernel::Normalise(arrival),
-            Kernel::Land(arrival, Form::TwoParts),
+            Kernel::Land(arrival, [Form::TwoParts, Form::Plain]),
             Kernel::Pool(Form::TwoParts),
             Kernel::Cut(Form::TwoParts),
             Kernel::Unfold(Form::TwoParts),
@@ -166,6 +166,7 @@ mod tests {
                     inputs,
                     outputs,
                     all_taps: 0,
+                    panel: [0; 2],
                     operands,
                     units,
                 };
@@ -219,6 +220,7 @@ mod tests {
                 inputs,
                 outputs,
                 all_taps: 9,
+                panel: [0; 2],
                 operands,
                 units: cut(By::Pieces),
             };
@@ -234,39 +236,43 @@ mod tests {
         ]
     }
 
-    /// Kernels whose warps multiply in groups, which only Hopper's do: the widest where operands have two parts, which
-    /// needs the most memory, and narrower ones where they have one.
+    /// Kernels whose warps multiply in groups, which only Hopper's do: of many panels and of few, wide and narrow.
     fn by_groups(operands: Operands) -> Vec<Kernel> {
-        let units = Units::Cuda(Parts {
-            cut: true,
-            groups: true,
-            by: By::Groups,
-            ..Parts::default()
-        });
+        let units = |by| {
+            Units::Cuda(Parts {
+                cut: true,
+                groups: true,
+                by,
+                ..Parts::default()
+            })
+        };
         let arrival = Arrival {
             normalised: true,
             activation: Activation::Relu,
         };
-        let columns = match operands {
-            Operands::Bf16 => 64,
-            _ => 128,
-        };
-        let tile = Tile {
-            rows: 8,
-            columns,
-            operands,
-            units,
-        };
-        let mut all = Vec::from(both_directions(tile, arrival));
-        let tile = GradientTile {
-            inputs: 128,
-            outputs: 128,
-            all_taps: 0,
-            operands,
-            units,
-        };
-        all.push(Kernel::GradientPart(tile, Form::Plain));
-        all
+        let panels = [1024, 256, 64];
+        let sizes = panels.map(|panels| [64, 128, 256].map(|columns| (panels, 100, columns)));
+        let sizes = sizes.into_iter().flatten().chain([(256, 128, 128)]);
+        let products = sizes.flat_map(|(panels, rows, columns)| {
+            let wide = wide_product(panels, rows, columns, operands);
+            let tile = Tile {
+                rows: rows.next_multiple_of(SAMPLES),
+                columns: wide.blocks() * BLOCK,
+                operands,
+                units: units(By::Groups(wide)),
+            };
+            both_directions(tile, arrival)
+        });
+        let sides = [64, 128].map(|inputs| [64, 128, 256].map(|outputs| [inputs, outputs]));
+        let sides = sides.into_iter().flatten().chain([[256, 256]]);
+        let gradients = sides.flat_map(|channels| {
+            [100, 128].map(|rows| {
+                let units = units(By::Pieces);
+                let tile = GradientTile::in_groups(channels, rows, operands, units);
+                Kernel::GradientPart(tile, Form::Plain)
+            })
+        });
+        products.chain(gradients).collect()
     }
 
     /// What the emulation's compiler takes is not all that NVIDIA's must take.
@@ -295,7 +301,7 @@ mod tests {
         let failures: Vec<String> = sources
             .par_iter()
             .filter_map(|(source, chip)| {
-                let log = compile(&source.text(DEVICE), chip).err()?;
+                let log = compile(&source.text(), chip).err()?;
                 Some(format!("{} for {chip}: {log}", source.function()))
             })
             .collect();

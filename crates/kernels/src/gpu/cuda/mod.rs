@@ -9,9 +9,15 @@ mod driver;
 mod emulated;
 mod nvidia;
 mod programs;
+mod shares;
 
 pub(super) use driver::Allocation;
 pub(super) use nvidia::{cuda_devices, open_cuda};
+pub(super) use shares::{
+    BIAS_GROUPS, BLOCK, GRADIENT_GROUPS, SAMPLES, WARPS, columns_and_warps, columns_of_a_group,
+    parts_of_wide_gradient, sides_of_a_gradient, sides_of_all_taps, values_added_by_a_group,
+    wide_gradient, wide_product,
+};
 
 use super::accelerator::{Accelerator, DeviceArray, Kept, Place};
 use super::backend::GpuBackend;
@@ -27,89 +33,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Work-groups that a weight gradient is cut into at least, where there are links enough: a large GPU's
-/// multiprocessors twice.
-pub(super) const GRADIENT_GROUPS: usize = 264;
-/// The same of a bias gradient: few, as their parts are added by few.
-pub(super) const BIAS_GROUPS: usize = 132;
-/// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
-const FEW_GROUPS: usize = 128;
-/// Channels that products of groups of warps read at once, and columns that they make.
-pub(super) const BLOCK: usize = 64;
-/// Inputs and outputs of the gradients of groups of warps.
-pub(super) const GRADIENT_OF_GROUPS: usize = 128;
-/// Most channels of what warps make alone.
-const MOST_ALONE: usize = 32;
-/// Warps of a product from which on they are given more work each.
-const MANY_WARPS: usize = 1024;
-/// Warps of a work-group, but for those that are alone.
-pub(super) const WARPS: usize = 8;
 /// Offsets on a device are 32-bit numbers.
 const MOST_VALUES: u64 = u32::MAX as u64;
-
-/// Columns of a product's work-groups: as many as the matrix has, up to 128, but few enough that all multiprocessors
-/// have work. Sums do not depend on it, but the means of norms may in their last bits, so that it is the layer's alone.
-pub(super) fn columns_of_a_group(panels: usize, columns: usize, exact: bool) -> usize {
-    // Three parts of 128 columns would not fit into every device's shared memory.
-    let most = if exact { 64 } else { 128 };
-    let mut width = columns.next_power_of_two().clamp(8, most);
-    while width > 16 && panels * columns.div_ceil(width) < FEW_GROUPS {
-        width /= 2;
-    }
-    width
-}
-
-/// Columns of a panel that a warp makes, and warps of a work-group, if products of so many channels and columns are made by
-/// warps alone: narrow ones, few to a work-group, where there are few panels.
-pub(super) fn columns_and_warps(
-    panels: usize,
-    channels: usize,
-    columns: usize,
-) -> Option<[usize; 2]> {
-    if !matches!(channels, 8 | 16 | 32) || columns > MOST_ALONE || !columns.is_multiple_of(8) {
-        return None;
-    }
-    let wide = half_or_whole(columns);
-    let wide = match panels * (columns / wide) {
-        ..MANY_WARPS => 8,
-        _ => wide,
-    };
-    let warps = panels * (columns / wide);
-    let together = warps.div_ceil(FEW_GROUPS).next_power_of_two().min(WARPS);
-    Some([wide, together])
-}
-
-/// Inputs and outputs of the work-groups of a weight gradient of so many taps whose warps hold all of these, if it is
-/// made so.
-pub(super) fn sides_of_all_taps(channels: [usize; 2], taps: usize) -> Option<[usize; 2]> {
-    let few = channels.iter().all(|&c| c <= MOST_ALONE) && matches!(taps, 1 | 9);
-    few.then(|| channels.map(half_or_whole))
-}
-
-/// Rows of an instruction, or half of them where the channels, a multiple of eight, are no multiple of those.
-fn half_or_whole(channels: usize) -> usize {
-    if channels.is_multiple_of(16) { 16 } else { 8 }
-}
-
-/// Values of a sum of so many parts that a work-group adds: few where there are many parts, so that more threads share
-/// them.
-pub(super) fn values_added_by_a_group(parts: usize) -> usize {
-    match parts {
-        ..=16 => 256,
-        17..128 => 32,
-        _ => 8,
-    }
-}
-
-/// Inputs and outputs of a weight gradient's work-groups.
-pub(super) fn sides_of_a_gradient(inputs: usize, outputs: usize) -> [usize; 2] {
-    let side = |channels: usize, least| channels.next_power_of_two().clamp(least, 128);
-    match [side(inputs, 16), side(outputs, 8)] {
-        // Its eight warps, each with samples of its own, would stage more than every device has room for.
-        [64, outputs @ ..=32] => [32, outputs],
-        sides => sides,
-    }
-}
 
 /// A device of CUDA.
 struct Cuda<D: Driver> {
@@ -315,27 +240,5 @@ impl GpuBackend {
         let driver = emulated::Emulator::new(compiler, groups)?;
         let name = format!("CUDA's kernels on the CPU, by {}", compiler.display());
         Ok(Self::on(Box::new(Cuda::new(driver)), name))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_groups_are_as_wide_as_they_find_company() {
-        assert_eq!(columns_of_a_group(1024, 3, true), 8);
-        assert_eq!(columns_of_a_group(1024, 512, false), 128);
-        assert_eq!(columns_of_a_group(64, 64, false), 32);
-        assert_eq!(columns_of_a_group(1, 10, false), 16);
-        assert_eq!(columns_and_warps(1024, 32, 32), Some([16, 8]));
-        assert_eq!(columns_and_warps(64, 8, 16), Some([8, 1]));
-        assert_eq!(columns_and_warps(1024, 64, 8), None);
-        assert_eq!(columns_and_warps(1024, 8, 10), None);
-        assert_eq!(sides_of_all_taps([8, 24], 9), Some([8, 8]));
-        assert_eq!(sides_of_all_taps([16, 16], 25), None);
-        assert_eq!(sides_of_a_gradient(3, 8), [16, 8]);
-        assert_eq!(sides_of_a_gradient(300, 65), [128, 128]);
-        assert_eq!(sides_of_a_gradient(64, 20), [32, 32]);
     }
 }

@@ -4,12 +4,12 @@ use super::super::matrix::PLANE;
 use super::super::operands::{Form, Operands};
 use super::super::panel::Arrival;
 use super::super::tile::{Direction, Tile};
-use super::super::units::{By, Panels, Parts, Units};
+use super::super::units::{By, Panels, Parts, Units, Wide};
 use super::{Kernel, WARPS};
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
-const SHARED: [&str; 15] = [
+const SHARED: [&str; 17] = [
     include_str!("source/work.cuh"),
     include_str!("source/activation.cuh"),
     include_str!("source/stage.cuh"),
@@ -22,15 +22,17 @@ const SHARED: [&str; 15] = [
     include_str!("source/recurrent.cuh"),
     include_str!("source/gradient.cuh"),
     include_str!("source/wide.cuh"),
+    include_str!("source/wide_panel.cuh"),
+    include_str!("source/wide_gradient.cuh"),
     include_str!("source/gradients.cuh"),
     include_str!("source/warp_gradient.cuh"),
     include_str!("source/elementwise.cuh"),
 ];
 
 /// What a device says about itself.
-pub(super) const DEVICE: &str = include_str!("source/device.cuh");
+const DEVICE: &str = include_str!("source/device.cuh");
 /// What an emulation says about itself.
-pub(super) const EMULATED: &str = concat!(
+const EMULATED: &str = concat!(
     include_str!("emulated/threads.hpp"),
     include_str!("emulated/device.hpp"),
     include_str!("emulated/groups.hpp")
@@ -50,7 +52,12 @@ pub(super) struct Source {
     warps: usize,
     /// Work-groups that are to share a multiprocessor.
     together: u32,
+    /// Columns of the instruction of a group of warps, if it has any use for one.
+    group_columns: usize,
 }
+
+/// Warps that multiply together, on Hopper.
+const WARPS_OF_A_GROUP: usize = 4;
 
 /// Bytes of shared memory of kernels that only add across threads.
 const SUMS: &str = "THREADS * 4";
@@ -66,12 +73,45 @@ fn elementwise(function: &str) -> Source {
         shared: SUMS.into(),
         warps: WARPS,
         together: 1,
+        group_columns: 0,
     }
 }
 
+/// The instruction of groups of warps with so many columns: its operands can be no loop of C++'s.
+fn multiply_group(columns: usize) -> String {
+    let sums = columns / 2;
+    let list = |item: &dyn Fn(usize) -> String| (0..sums).map(item).collect::<Vec<_>>().join(", ");
+    let names = list(&|n| format!("%{n}"));
+    let operands = list(&|n| format!("\"+f\"(d[{n}])"));
+    let [a, b, left, right] = [0, 1, 2, 3].map(|n| sums + n);
+    format!(
+        "/// Starts adding a product of 64 × 16 by 16 × {columns} values of bf16, by a group of warps. An operand's lines are \
+         the terms of its rows\n/// (or columns), or 64 of these of a term. Sums are as those of [`multiply`], a warp's the \
+         next 16 rows.\n\
+         template <bool LeftTerms, bool RightTerms, u32 Across>\n\
+         DEVICE void multiply_group(float (&sums)[Across][4], u64 a, u64 b) {{\n    \
+         static_assert(Across == {columns} / 8, \"the instruction's columns\");\n    \
+         float *d = &sums[0][0];\n    \
+         asm volatile(\"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16 {{{names}}}, %{a}, %{b}, 1, 1, 1, \
+         %{left}, %{right};\" : {operands} : \"l\"(a), \"l\"(b), \"n\"(LeftTerms ? 1 : 0), \"n\"(RightTerms ? 1 : 0));\n}}\n"
+    )
+}
+
 impl Source {
-    /// The program's text, in the words of `device`.
-    pub(super) fn text(&self, device: &str) -> String {
+    /// The program's text for a device.
+    pub(super) fn text(&self) -> String {
+        self.text_after(&format!(
+            "{DEVICE}\n{}",
+            multiply_group(self.group_columns.max(8))
+        ))
+    }
+
+    /// The program's text for an emulation of one.
+    pub(super) fn emulated(&self) -> String {
+        self.text_after(EMULATED)
+    }
+
+    fn text_after(&self, device: &str) -> String {
         let shared = SHARED.join("\n");
         let Self {
             function,
@@ -141,7 +181,7 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
     let (kind, warps) = match tile.units.by() {
         By::Pieces if tile.units.cuts() => ("CutProduct", WARPS),
         By::Pieces => ("Product", WARPS),
-        By::Groups => ("WideProduct", WARPS),
+        By::Groups(wide) => return wide_product(name, tile, wide, direction, activation),
         By::Panels(Panels { warps, .. }) => ("WarpProduct", warps),
     };
     let product = match tile.units.by() {
@@ -149,7 +189,7 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
             let rows = tile.rows;
             format!("{kind}<{channels}, {columns}, {rows}, {warps}, {precision}>")
         }
-        By::Pieces | By::Groups => format!("{kind}<{columns}, {precision}, {way}>"),
+        By::Pieces | By::Groups(_) => format!("{kind}<{columns}, {precision}, {way}>"),
     };
     let function = match activation {
         Some(activation) => format!("{name}<{product}, {}>", sigma(activation)),
@@ -166,6 +206,43 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
             (32.., _) => 2,
             _ => 3,
         },
+        group_columns: 0,
+    }
+}
+
+/// The same by groups of warps.
+fn wide_product(
+    name: &str,
+    tile: Tile,
+    wide: Wide,
+    direction: Direction,
+    activation: Option<Activation>,
+) -> Source {
+    let (precision, way) = (precision(tile.operands, tile.units), way(direction));
+    let Wide {
+        groups,
+        deep,
+        panels,
+        together,
+    } = wide;
+    let rows = tile.rows;
+    let product =
+        format!("WideProduct<{groups}, {deep}, {panels}, {rows}, {together}, {precision}, {way}>");
+    let function = match (name, activation) {
+        ("forward_panel", Some(activation)) => {
+            format!("forward_blocks<{product}, {}>", sigma(activation))
+        }
+        ("feedback_panel", Some(activation)) => {
+            format!("feedback_blocks<{product}, {}>", sigma(activation))
+        }
+        _ => format!("product_of_blocks<{product}>"),
+    };
+    Source {
+        function,
+        shared: format!("({product}::SHARED)"),
+        warps: WARPS_OF_A_GROUP * groups,
+        together: together as u32,
+        group_columns: panels * rows,
     }
 }
 
@@ -204,15 +281,27 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     shared: format!("({sum}::SHARED)"),
                     warps: WARPS,
                     together: 1,
+                    group_columns: 0,
                 };
             }
-            let sum = match tile.units.by() {
-                By::Groups => format!("WideGradient<{precision}>"),
-                _ => {
-                    let cut = tile.units.cuts();
-                    format!("Gradient<{inputs}, {outputs}, {precision}, {cut}>")
-                }
-            };
+            if let By::Groups(Wide {
+                groups, together, ..
+            }) = tile.units.by()
+            {
+                let [batch, tiles] = tile.panel;
+                let sum = format!(
+                    "WideGradient<{groups}, {outputs}, {batch}, {tiles}, {together}, {precision}>"
+                );
+                return Source {
+                    function: format!("gradient_part<{inputs}, {outputs}, {sum}>"),
+                    shared: format!("({sum}::SHARED)"),
+                    warps: WARPS_OF_A_GROUP * groups,
+                    together: together as u32,
+                    group_columns: outputs,
+                };
+            }
+            let cut = tile.units.cuts();
+            let sum = format!("Gradient<{inputs}, {outputs}, {precision}, {cut}>");
             Source {
                 function: format!("gradient_part<{inputs}, {outputs}, {sum}>"),
                 shared: format!("({sum}::SHARED)"),
@@ -222,6 +311,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     (1024.., true) => 2,
                     _ => 3,
                 },
+                group_columns: 0,
             }
         }
         Kernel::Normalise(arrival) => {
@@ -261,7 +351,10 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
             normalised(arrival) | result(tile) | bit(!z, 256)
         }
         Kernel::Normalise(arrival) => normalised(arrival),
-        Kernel::Land(arrival, of) => normalised(arrival) | form(of, 64),
+        Kernel::Land(arrival, [delta, z]) => {
+            let two_parts = bit(z.has_two_parts(), 128);
+            normalised(arrival) | form(delta, 64) | two_parts | bit(z.in_blocks(), 1024)
+        }
         Kernel::FeedbackPanel {
             tile,
             arrival,
@@ -286,7 +379,7 @@ fn bit(on: bool, bit: u32) -> u32 {
     u32::from(on) * bit
 }
 
-/// Whether an array is cut, which is `cut`, and whether it has two parts.
+/// Whether an array is cut, which is `cut`, whether it has two parts, and whether it lies in blocks.
 fn form(form: Form, cut: u32) -> u32 {
-    bit(form != Form::Plain, cut) | bit(form == Form::TwoParts, 128)
+    bit(form != Form::Plain, cut) | bit(form.has_two_parts(), 128) | bit(form.in_blocks(), 512)
 }

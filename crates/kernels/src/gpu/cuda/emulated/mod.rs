@@ -1,7 +1,7 @@
 //! The kernels on this processor: compiled by a C++ compiler with an emulation of what they use of a device.
 
 use super::driver::{Driver, Graph, Node, Program, Raw};
-use super::programs::{EMULATED, SHARED_BYTES, Source};
+use super::programs::{SHARED_BYTES, Source};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ impl Driver for Emulator {
         drop(known);
         let folder = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
         let [text, library] = ["kernel.cpp", "kernel.so"].map(|name| folder.path().join(name));
-        fs::write(&text, source.text(EMULATED)).map_err(|e| format!("{}: {e}", text.display()))?;
+        fs::write(&text, source.emulated()).map_err(|e| format!("{}: {e}", text.display()))?;
         let output = Command::new(&self.compiler)
             .args([
                 "-std=c++17",

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <type_traits>
 #include <vector>
 #ifndef __x86_64__
@@ -70,19 +71,21 @@ static void prepare(Context &context, unsigned char *stack, void (*entry)()) {
 
 // What the lanes of a warp do together. From LoadMatrices on, no lane may have returned.
 enum Collective { ShuffleXor, LoadMatrices, LoadMatricesTransposed,
-                  LoadTwoMatrices, LoadTwoMatricesTransposed, Multiply };
+                  LoadTwoMatrices, LoadTwoMatricesTransposed, LoadMatrixTransposed,
+                  StoreMatrixTransposed, Multiply };
 static const char *const Names[] = {
     "shuffle_xor", "load_matrices", "load_matrices_transposed",
-    "load_two_matrices", "load_two_matrices_transposed", "multiply" };
+    "load_two_matrices", "load_two_matrices_transposed", "load_matrix_transposed",
+    "store_matrix_transposed", "multiply" };
 
 struct Loads { const unsigned char *rows[32]; u32 words[32][4]; };
 struct Product { alignas(64) float a[16][16], b[16][8], c[16][8]; };
 union Exchange { float values[32]; Loads loads; Product product; };
 
 // Sets of lanes are bit masks. Each live lane is ready to run, or has arrived at the pending
-// collective, or is at the block's barrier.
+// collective, or is at the block's barrier, or waits for an arrival of copies.
 struct alignas(64) Warp {
-    u32 live, ready, arrived, at_barrier;
+    u32 live, ready, arrived, at_barrier, at_arrival;
     Collective pending; // valid while `arrived` is not empty
     // Operands and results. Two, used in turn: the first lanes may enter the next collective while
     // others have yet to read this one's results, but cannot complete it before those arrive.
@@ -93,13 +96,20 @@ struct alignas(64) Warp {
 struct Copy { void *to; const void *from; bool inside; u32 group; };
 
 // A product of a group of warps, as one of its threads sees it: sums of `across` pieces of 8 columns.
-struct GroupProduct { float *sums; u32 across; u64 a, b; bool left_terms, right_terms; };
+struct GroupProduct { float *sums; u32 across; u64 a, b; bool left_terms, right_terms; u32 group; };
+
+// A copy of so many bytes, in the background, and what is known of those whose arrival is counted at one place.
+struct Stretch { void *to; const void *from; u32 bytes, group; };
+struct Arrival { bool announced = false; u32 bytes = 0, phases = 0; std::vector<Stretch> stretches; };
 
 struct Fiber {
     Context context;
     std::vector<Copy> copies;           // asynchronous copies not performed yet
     u32 groups;                         // committed so far
     std::vector<GroupProduct> products; // not performed yet
+    u32 product_groups;                 // committed so far
+    std::vector<Stretch> written;       // not performed yet
+    u32 written_groups;
 };
 
 // All that one OS thread needs to run kernels, kept from launch to launch.
@@ -114,6 +124,7 @@ struct Machine {
     size_t shared_bytes = 0, shared_capacity = 0, stack_count = 0;
     Context launcher;
     std::vector<Fiber> fibers;
+    std::map<const u64 *, Arrival> arrivals;
     Warp *warps = nullptr;
     ~Machine() { free(shared); free(stacks); free(warps); }
 };
@@ -235,13 +246,15 @@ static void run_block(Machine &m) {
         prepare(m.fibers[i].context, stack, run_thread);
         m.fibers[i].copies.clear();
         m.fibers[i].products.clear();
-        m.fibers[i].groups = 0;
+        m.fibers[i].written.clear();
+        m.fibers[i].groups = m.fibers[i].product_groups = m.fibers[i].written_groups = 0;
     }
     for (u32 i = 0; i < m.threads / 32; ++i) {
         Warp &warp = m.warps[i];
         warp.live = warp.ready = ~0u;
-        warp.arrived = warp.at_barrier = warp.phase = 0;
+        warp.arrived = warp.at_barrier = warp.at_arrival = warp.phase = 0;
     }
+    m.arrivals.clear();
     m.live = m.threads;
     m.waiting = 0;
     m.barriers += 1;

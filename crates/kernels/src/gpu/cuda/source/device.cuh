@@ -103,74 +103,79 @@ DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"
 /// Waits for this thread's copies, but for those of its newest `Left` groups.
 template <int Left> DEVICE void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory"); }
 
-/// How the pieces of 16 bytes of lines are shuffled: of lines of 128 bytes by the line's number among eight, of lines of
-/// 64 bytes by that of a pair among four.
-constexpr u32 SWIZZLE_128 = 1, SWIZZLE_64 = 2;
-
-/// A matrix in shared memory as instructions of groups of warps are given it: where its first eight lines begin, the bytes
-/// from there to the next block of 64 rows, and to the next eight lines.
-DEVICE u64 shared_matrix(const void *at, u32 block, u32 eight, u32 swizzle) {
-    return (u64)(shared_address(at) >> 4) | (u64)(block >> 4) << 16 | (u64)(eight >> 4) << 32 | (u64)swizzle << 62;
+/// A matrix in shared memory as instructions of groups of warps are given it, whose lines are 128 bytes with their pieces of
+/// 16 bytes shuffled: where its first eight lines begin, the bytes from there to the next block of 64 rows, and to the next
+/// eight lines.
+DEVICE u64 shared_matrix(const void *at, u32 block, u32 eight) {
+    return (u64)(shared_address(at) >> 4) | (u64)(block >> 4) << 16 | (u64)(eight >> 4) << 32 | (u64)1 << 62;
 }
 
-/// [`multiply_group`] of 64 columns.
-template <int LeftTerms, int RightTerms> DEVICE void multiply_64(float *d, u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-                 "%32, %33, 1, 1, 1, %34, %35;"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
-                   "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-                   "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
-                   "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-                   "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-                 : "l"(a), "l"(b), "n"(LeftTerms), "n"(RightTerms));
-}
-
-/// [`multiply_group`] of 128 columns.
-template <int LeftTerms, int RightTerms> DEVICE void multiply_128(float *d, u64 a, u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-                 "%64, %65, 1, 1, 1, %66, %67;"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
-                   "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
-                   "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
-                   "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-                   "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-                   "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
-                   "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-                   "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),
-                   "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-                   "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),
-                   "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
-                   "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
-                   "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-                 : "l"(a), "l"(b), "n"(LeftTerms), "n"(RightTerms));
-}
-
-/// Starts adding a product of 64 × 16 by 16 × `8 Across` values of bf16, by a group of warps. An operand's lines are the
-/// terms of its rows (or columns), or 64 of these of a term. Sums are as those of [`multiply`], a warp's the next 16 rows.
-template <bool LeftTerms, bool RightTerms, u32 Across> DEVICE void multiply_group(float (&sums)[Across][4], u64 a, u64 b) {
-    static_assert(Across == 8 || Across == 16, "instructions of 64 or 128 columns");
-    if constexpr (Across == 8) multiply_64<LeftTerms, RightTerms>(&sums[0][0], a, b);
-    else multiply_128<LeftTerms, RightTerms>(&sums[0][0], a, b);
-}
-
-/// Before a group's first products, and after its last ones: waits until they are done.
+/// Before a group's products, which are then under way as one, and what waits for them, but for the newest `Left`.
 DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void end_products() {
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int Left> DEVICE void wait_for_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
 }
 
-/// What this thread wrote or copied to shared memory is seen by products of groups after the next barrier.
+/// A sum is in its register here: the compiler moves none while products are under way, which would make them wait for each
+/// other.
+DEVICE void settle(float &sum) { asm volatile("" : "+f"(sum)::"memory"); }
+
+/// What this thread wrote to shared memory is seen by products of groups and copies of stretches after the next barrier.
 DEVICE void publish_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/// A place of shared memory at which arrivals of stretches are counted, one thread announcing them; and what makes it known.
+DEVICE void prepare_arrival(u64 *at) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(at)) : "memory");
+}
+DEVICE void publish_arrivals() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+/// Announces so many bytes.
+DEVICE void expect_bytes(u64 *at, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(at)), "r"(bytes) : "memory");
+}
+
+/// Copies a multiple of 16 bytes to shared memory in the background.
+DEVICE void copy_stretch(void *shared, const void *global, u32 bytes, u64 *arrival) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(shared)),
+                 "l"(global), "r"(bytes), "r"(shared_address(arrival))
+                 : "memory");
+}
+
+/// Waits until all that was announced has arrived, for the first time in phase 0, then in phase 1, and so on in turn.
+DEVICE void wait_for_arrival(u64 *at, u32 phase) {
+    u32 arrived;
+    do {
+        asm volatile("{.reg .pred done; mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2; selp.u32 %0, 1, 0, done;}"
+                     : "=r"(arrived)
+                     : "r"(shared_address(at)), "r"(phase)
+                     : "memory");
+    } while (!arrived);
+}
+
+/// Copies a multiple of 16 bytes from shared memory in the background; such copies since the last call of
+/// [`commit_written`] are a group.
+DEVICE void write_stretch(void *global, const void *shared, u32 bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global), "r"(shared_address(shared)),
+                 "r"(bytes)
+                 : "memory");
+}
+DEVICE void commit_written() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+/// Waits until this thread's groups of such copies, but for its newest `Left`, have read the shared memory.
+template <int Left> DEVICE void wait_for_written() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Left) : "memory");
+}
+
+/// [`load_matrices_transposed`] of one matrix.
+DEVICE void load_matrix_transposed(u32 &to, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(to) : "r"(shared_address(row)) : "memory");
+}
+
+/// Stores an 8 × 8 matrix of 16-bit values, of which each thread holds what [`load_matrices`] would give it, transposed:
+/// thread i names row i of what is stored.
+DEVICE void store_matrix_transposed(void *row, u32 from) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%0], {%1};" ::"r"(shared_address(row)), "r"(from)
+                 : "memory");
+}

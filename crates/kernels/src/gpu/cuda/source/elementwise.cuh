@@ -14,63 +14,83 @@ DEVICE void copy(const Arguments &given) {
     if (at < words[3]) given.heap[words[2] + at] = given.heap[words[1] + at];
 }
 
-/// Words of a cutting: groups, values, parts, values that are there, values of the parts. Writes the parts of values, and
-/// of zeros where none are there.
-DEVICE void cut(const Arguments &given) {
-    const u32 *words = item(given, 5);
-    u32 at = place(), there = words[3], count = words[4];
-    if (at >= count) return;
-    float value = at < there ? given.heap[words[1] + at] : 0.0f;
-    put_one(planes_of(given.heap + words[2], count), at, value, given.variant & TWO_PARTS);
-}
+/// Values that stand side by side and that a thread cuts at once.
+constexpr u32 EIGHT = 8;
 
-/// Values that a thread unfolds at once, of the row that it makes.
-constexpr u32 UNFOLDED = 8;
+/// Words of a cutting: groups, values, parts, values that are there, values of the parts, rows and channels of a panel.
+/// Writes the parts of values, and of zeros where none are there; channels are a multiple of eight.
+DEVICE void cut(const Arguments &given) {
+    const u32 *words = item(given, 7);
+    u32 at = EIGHT * place(), there = words[3], count = words[4];
+    if (at >= count) return;
+    const float *from = given.heap + words[1] + at;
+    float values[EIGHT];
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        Four four = read_four(from + 4 * half, at < there ? 4 : 0, true);
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) values[4 * half + i] = four.value[i];
+    }
+    u32 to = place_of_plain(at, words[5], words[6], given.variant);
+    put_eight(planes_of(given.heap + words[2], count), to, values, given.variant & TWO_PARTS);
+}
 
 /// Words of an unfolding: groups, input, out, links, batch, channels, wide, locations, taps. Panels `[location, batch,
 /// wide]` of parts, whose rows are the channels of all taps of the location, zeros where it has none, and zeros. Links of
-/// a location are in the order of their taps.
+/// a location have different taps, of which there are no more than threads. A work-group makes a panel, a thread sixteen
+/// values of a row at once, its neighbours those of the next rows.
 DEVICE void unfold(const Arguments &given) {
     const u32 *words = item(given, 9);
+    if (group() >= words[0]) return;
     u32 batch = words[4], channels = words[5], wide = words[6], locations = words[7], taps = words[8];
-    u32 row = place();
-    if (row >= locations * batch) return;
-    u32 location = row / batch, b = row % batch;
+    u32 location = group();
     const u32 *starts = given.links + words[3];
-    const u32 *pairs = starts + locations + 1;
-    const float *input = given.heap + words[1] + (u64)b * channels;
+    u32 first_link = starts[location], links = starts[location + 1] - first_link;
+    const u32 *pairs = starts + locations + 1 + 2 * first_link;
+    // The source of each tap.
+    constexpr u32 NONE = 0xffffffffu;
+    u32 *sources = reinterpret_cast<u32 *>(shared_memory());
+    sources[thread()] = NONE;
+    barrier();
+    if (thread() < links) sources[pairs[2 * thread()]] = pairs[2 * thread() + 1];
+    barrier();
+    const float *input = given.heap + words[1];
     Planes planes = planes_of(given.heap + words[2], (u64)locations * batch * wide);
-    u32 link = starts[location], end = starts[location + 1], tap = 0, channel = 0;
-    // Where the next value stands, if anywhere: a tap's link is found once for all its channels.
-    const float *at = nullptr;
-    for (u32 first = 0; first < wide; first += UNFOLDED) {
-        const float *from[UNFOLDED];
+    u32 sixteens = (wide + 2 * EIGHT - 1) / (2 * EIGHT);
+    for (u32 at = thread(); at < sixteens * batch; at += THREADS) {
+        u32 row = at % batch, first = at / batch * 2 * EIGHT;
+        u32 tap = first / channels, channel = first % channels;
+        float values[2 * EIGHT];
 #pragma unroll
-        for (u32 n = 0; n < UNFOLDED; n++) {
-            if (channel == 0) {
-                bool there = tap < taps && link < end && pairs[2 * link] == tap;
-                at = there ? input + (u64)pairs[2 * link + 1] * batch * channels : nullptr;
-                if (there) link++;
-            }
-            from[n] = at ? at + channel : nullptr;
+        for (u32 n = 0; n < 2 * EIGHT; n++) {
+            u32 source = tap < taps ? sources[tap] : NONE;
+            values[n] = source != NONE ? input[((u64)source * batch + row) * channels + channel] : 0.0f;
             if (++channel == channels) {
                 channel = 0;
                 tap++;
             }
         }
-        float value[UNFOLDED];
 #pragma unroll
-        for (u32 n = 0; n < UNFOLDED; n++) value[n] = from[n] ? *from[n] : 0.0f;
-        put_eight(planes, (u64)row * wide + first, value, given.variant & TWO_PARTS);
+        for (u32 eight = 0; eight < 2; eight++) {
+            u32 column = first + eight * EIGHT;
+            if (column >= wide) continue;
+            u64 to = ((u64)location * batch + row) * wide + column;
+            if (given.variant & IN_BLOCKS) to = place_in_blocks(location, row, column, batch, wide);
+            float eights[EIGHT];
+#pragma unroll
+            for (u32 n = 0; n < EIGHT; n++) eights[n] = values[eight * EIGHT + n];
+            put_eight(planes, to, eights, given.variant & TWO_PARTS);
+        }
     }
 }
 
-/// Words of a joining: groups, parts, values, count. Writes the values of parts.
+/// Words of a joining: groups, parts, values, count, rows and channels of a panel. Writes the values of parts.
 DEVICE void join(const Arguments &given) {
-    const u32 *words = item(given, 4);
+    const u32 *words = item(given, 6);
     u32 at = place(), count = words[3];
-    if (at < count)
-        given.heap[words[2] + at] = value_of(planes_of(given.heap + words[1], count), at, given.variant & TWO_PARTS);
+    if (at >= count) return;
+    u32 from = place_of_plain(at, words[4], words[5], given.variant);
+    given.heap[words[2] + at] = value_of(planes_of(given.heap + words[1], count), from, given.variant & TWO_PARTS);
 }
 
 /// Words of a gathering: groups, data, out, places, batch, locations, channels. Panels `[location, batch, channel]` of
@@ -86,9 +106,9 @@ DEVICE void gather(const Arguments &given) {
     given.heap[words[2] + at] = given.heap[words[1] + ((u64)sample * locations + location) * channels + channel];
 }
 
-/// Words of pooling: groups, input, out, locations, values of a panel. Mean over locations.
+/// Words of pooling: groups, input, out, locations, values of a panel, channels. Mean over locations.
 DEVICE void pool(const Arguments &given) {
-    const u32 *words = item(given, 5);
+    const u32 *words = item(given, 6);
     u32 at = place(), size = words[4], locations = words[3];
     if (at >= size) return;
     const float *input = given.heap + words[1];
@@ -97,9 +117,10 @@ DEVICE void pool(const Arguments &given) {
     float total = 0.0f;
     // Loops of their own, so that many loads are under way.
     if (cut) {
+        u32 first = place_of_plain(at, size / words[5], words[5], given.variant);
 #pragma unroll 16
         for (u32 location = 0; location < locations; location++)
-            total += value_of(planes, (u64)location * size + at, two_parts);
+            total += value_of(planes, (u64)location * size + first, two_parts);
     } else {
 #pragma unroll 16
         for (u32 location = 0; location < locations; location++) total += input[(u64)location * size + at];
@@ -156,16 +177,19 @@ DEVICE float total(float value) {
     return sum;
 }
 
-/// The mean over all rows of the work-group's columns, `SIDE` of them, of what its threads hold.
-DEVICE float mean_over_rows(float value, u32 rows) {
+/// The sum over all rows of the work-group's columns, `SIDE` of them, of what its threads hold.
+DEVICE float sum_over_rows(float value) {
     float *shared = reinterpret_cast<float *>(shared_memory());
     barrier();
     shared[thread()] = value;
     barrier();
     float sum = 0.0f;
     for (u32 r = 0; r < SIDE; r++) sum += shared[r * SIDE + thread() % SIDE];
-    return sum / (float)rows;
+    return sum;
 }
+
+/// The mean of so many rows.
+DEVICE float mean_over_rows(float value, u32 rows) { return sum_over_rows(value) / (float)rows; }
 
 /// Words of a normalisation: groups, z, a, inverse deviations, norm groups, rows of one, channels. Replaces
 /// pre-activations in z by normalised ones, and writes activations and inverse deviations.
@@ -202,10 +226,11 @@ template <Activation A> DEVICE void normalise(const Arguments &given) {
 }
 
 /// Words of a landing: groups, signal, the path's z, the network's z, inverse deviations, delta, norm groups, rows of
-/// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale.
+/// one, channels, rows of the signal (as many as a norm group's, or those of one panel that is repeated), scale, rows of a
+/// panel, sums of delta's columns over each norm group.
 /// `ψ = scale · σ′(z_path) ⊙ signal`, then `delta = normᵀ(ψ)` with the statistics of the network whose z is given.
 template <Activation A> DEVICE void land_signal(const Arguments &given) {
-    const u32 *words = item(given, 11);
+    const u32 *words = item(given, 13);
     if (group() >= words[0]) return;
     const float *signal = given.heap + words[1];
     u32 count = words[6], rows = words[7], channels = words[8], signal_rows = words[9];
@@ -214,34 +239,67 @@ template <Activation A> DEVICE void land_signal(const Arguments &given) {
     u32 row = thread() / SIDE, c = group() / count * SIDE + thread() % SIDE;
     bool inside = c < channels;
     u64 start = (u64)index * rows * channels + c;
-    const float *path_z = given.heap + words[2] + start;
-    const float *z = given.heap + words[3] + start;
+    const float *path_z = given.heap + words[2], *z = given.heap + words[3];
+    u64 values = (u64)count * rows * channels;
     float *delta = given.heap + words[5];
-    Planes planes = planes_of(delta, (u64)count * rows * channels);
+    Planes planes = planes_of(delta, values);
     bool cut = given.variant & CUT_OUT, two_parts = given.variant & TWO_PARTS;
     float mean = 0.0f, along = 0.0f, inverse = 1.0f;
+    // A norm group is a panel, or all of them.
+    u32 batch = words[11];
+    auto place_of_row = [&](u32 r) {
+        return rows == batch ? place_in_blocks(index, r, c, batch, channels)
+                             : place_in_blocks(r / batch, r % batch, c, batch, channels);
+    };
+    auto z_at = [&](const float *z, u32 r) {
+        if (!(given.variant & Z_IN_BLOCKS)) return z[start + (u64)r * channels];
+        return value_of(planes_of(const_cast<float *>(z), values), place_of_row(r), two_parts);
+    };
     auto psi = [&](u32 r) {
-        u32 from = (u32)(((u64)index * rows + r) % signal_rows);
-        return slope<A>(path_z[(u64)r * channels]) * (scale * signal[(u64)from * channels + c]);
+        u32 from = signal_rows == rows ? r : (index * rows + r) % signal_rows;
+        return slope<A>(z_at(path_z, r)) * (scale * signal[(u64)from * channels + c]);
+    };
+    // Rows that a thread reads at once.
+    constexpr u32 READ = 8;
+    float signals[READ], at_z[READ];
+    auto read = [&](u32 first) {
+#pragma unroll
+        for (u32 n = 0; n < READ; n++) {
+            u32 r = first + n * SIDE;
+            bool there = inside && r < rows;
+            signals[n] = there ? psi(r) : 0.0f;
+            at_z[n] = there ? z_at(z, r) : 0.0f;
+        }
     };
     if (given.variant & NORMALISED) {
-        if (inside)
-            for (u32 r = row; r < rows; r += SIDE) {
-                float value = psi(r);
-                mean += value;
-                along += value * z[(u64)r * channels];
+        for (u32 first = row; first < rows; first += READ * SIDE) {
+            read(first);
+#pragma unroll
+            for (u32 n = 0; n < READ; n++) {
+                mean += signals[n];
+                along += signals[n] * at_z[n];
             }
+        }
         mean = mean_over_rows(mean, rows);
         along = mean_over_rows(along, rows);
         if (inside) inverse = given.heap[words[4] + (u64)index * channels + c];
     }
-    if (!inside) return;
-    for (u32 r = row; r < rows; r += SIDE) {
-        u64 at = (u64)r * channels;
-        float value = inverse * (psi(r) - mean - z[at] * along);
-        if (cut) put_one(planes, start + at, value, two_parts);
-        else delta[start + at] = value;
+    float total = 0.0f;
+    for (u32 first = row; first < rows; first += READ * SIDE) {
+        read(first);
+#pragma unroll
+        for (u32 n = 0; n < READ; n++) {
+            u32 r = first + n * SIDE;
+            if (!inside || r >= rows) continue;
+            u64 at = start + (u64)r * channels;
+            float value = inverse * (signals[n] - mean - at_z[n] * along);
+            total += value;
+            if (cut) put_one(planes, given.variant & IN_BLOCKS ? place_of_row(r) : at, value, two_parts);
+            else delta[at] = value;
+        }
     }
+    total = sum_over_rows(total);
+    if (row == 0 && inside) given.heap[words[12] + (u64)index * channels + c] = total;
 }
 
 /// Writes 0 into the gate where a loss is not finite.

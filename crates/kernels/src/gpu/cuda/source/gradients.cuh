@@ -21,13 +21,13 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Ar
     part.inputs = words[6];
     part.outputs = words[7];
     u32 taps = words[8], parts = words[9];
-    // Inputs fastest, then outputs, then parts, then taps.
+    // Inputs fastest, then outputs, then taps, then parts: who works at the same time reads the same panels.
     u32 across = (part.inputs + Inputs - 1) / Inputs;
     u32 down = (part.outputs + Outputs - 1) / Outputs;
     part.first_input = group() % across * Inputs;
     part.first_output = group() / across % down * Outputs;
     u32 slice = group() / (across * down);
-    u32 tap = slice / parts, number = slice % parts;
+    u32 tap = slice % taps, number = slice / taps;
     u32 tap_start = starts[tap];
     u64 count = starts[tap + 1] - tap_start;
     u32 first = tap_start + (u32)(count * number / parts);
@@ -38,8 +38,8 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Ar
     part.write(given.heap + words[4] + matrix, as_float(words[10]));
 }
 
-/// Words of a bias gradient: groups, delta, out, rows, channels, parts.
-constexpr u32 BIAS_WORDS = 6;
+/// Words of a bias gradient: groups, delta, out, rows, channels, parts, rows of a panel.
+constexpr u32 BIAS_WORDS = 7;
 
 /// `out[part, channel] = Σ delta` over the part's rows.
 DEVICE void bias_part(const Arguments &given) {
@@ -60,7 +60,10 @@ DEVICE void bias_part(const Arguments &given) {
     // Loops of their own, so that many loads are under way.
     if (c < channels && cut) {
 #pragma unroll 8
-        for (u32 r = first + row; r < last; r += SIDE) sum += value_of(planes, (u64)r * channels + c, two_parts);
+        for (u32 r = first + row; r < last; r += SIDE) {
+            u32 place = place_of_plain(r * channels + c, words[6], channels, given.variant);
+            sum += value_of(planes, place, two_parts);
+        }
     } else if (c < channels) {
 #pragma unroll 8
         for (u32 r = first + row; r < last; r += SIDE) sum += delta[(u64)r * channels + c];

@@ -62,7 +62,6 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
                     if (product.holds(i, half)) means[0][j][e] += sum;
                 }
         }
-    bool cut = given.variant & CUT_OUT;
     if (given.variant & NORMALISED) {
         product.mean_over_rows(means);
         float squares[1][Product::ACROSS][2];
@@ -102,8 +101,8 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
 #pragma unroll
             for (u32 j = 0; j < product.ACROSS; j++) {
                 const float *sum = product.sums[i][j] + 2 * half;
-                if (!(given.variant & NO_Z)) product.write_two(z, i, half, j, sum[0], sum[1]);
-                product.write_form(a, i, half, j, activate<A>(sum[0]), activate<A>(sum[1]), cut);
+                if (!(given.variant & NO_Z)) product.write_z(z, i, half, j, sum[0], sum[1], given.variant);
+                product.write_form(a, i, half, j, activate<A>(sum[0]), activate<A>(sum[1]), given.variant);
             }
 }
 
@@ -111,7 +110,7 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
 template <class Product> struct Values {
     float at[Product::DOWN][Product::ACROSS][4];
 
-    METHOD void read(const Product &product, const float *from) {
+    METHOD void read(const Product &product, const float *from, u32 variant) {
 #pragma unroll
         for (u32 i = 0; i < Product::DOWN; i++)
 #pragma unroll
@@ -119,7 +118,7 @@ template <class Product> struct Values {
 #pragma unroll
                 for (u32 j = 0; j < Product::ACROSS; j++) {
                     float two[2];
-                    product.read_two(from, i, half, j, two);
+                    product.read_z(from, i, half, j, two, variant);
                     at[i][j][2 * half] = two[0];
                     at[i][j][2 * half + 1] = two[1];
                 }
@@ -135,9 +134,8 @@ DEVICE void land(const Arguments &given, Product &product, const u32 *words, con
     float *delta = given.heap + words[2];
     float *sums = given.heap + words[3];
     bool normalised = given.variant & NORMALISED;
-    bool cut = given.variant & CUT_OUT;
     auto z_at = [&](u32 i, u32 half, u32 j, float(&to)[2]) {
-        if (!values) return product.read_two(z, i, half, j, to);
+        if (!values) return product.read_z(z, i, half, j, to, given.variant);
         to[0] = values->at[i][j][2 * half];
         to[1] = values->at[i][j][2 * half + 1];
     };
@@ -189,7 +187,7 @@ DEVICE void land(const Arguments &given, Product &product, const u32 *words, con
                 // Rows beyond the panel's are no part of the sums of its columns.
 #pragma unroll
                 for (u32 e = 0; e < 2; e++) total[0][j][e] += product.holds(i, half) ? value[e] : 0.0f;
-                product.write_form(delta, i, half, j, value[0], value[1], cut);
+                product.write_form(delta, i, half, j, value[0], value[1], given.variant);
             }
     }
     product.sum_over_rows(total);
@@ -207,7 +205,7 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
     words += 1 + WALK_WORDS;
     const float *path_z = given.heap + words[0];
     Values<Product> values;
-    if (Product::KEEPS) values.read(product, path_z);
+    if (Product::KEEPS) values.read(product, path_z, given.variant);
 #pragma unroll
     for (u32 i = 0; i < product.DOWN; i++)
 #pragma unroll
@@ -215,7 +213,7 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
 #pragma unroll
             for (u32 j = 0; j < product.ACROSS; j++) {
                 float z[2] = {values.at[i][j][2 * half], values.at[i][j][2 * half + 1]};
-                if (!Product::KEEPS) product.read_two(path_z, i, half, j, z);
+                if (!Product::KEEPS) product.read_z(path_z, i, half, j, z, given.variant);
 #pragma unroll
                 for (u32 e = 0; e < 2; e++) {
                     float &psi = product.sums[i][j][2 * half + e];

@@ -7,11 +7,10 @@ enum class Direction { Forward, Backward };
 constexpr u32 MOST_ROWS = 128;
 
 /// The sums of a work-group, `MOST_ROWS` × `Columns`, and how its warps share them; or, with `Alone`, those of a warp,
-/// so many pieces of rows, which are all of a panel's; a work-group then has so many warps. With `Down`
-/// all warps lie one below the other.
-template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS, bool Down = false> struct Sums {
+/// so many pieces of rows, which are all of a panel's; a work-group then has so many warps.
+template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS> struct Sums {
     static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
-    static constexpr u32 WARPS_ACROSS = Alone || Down ? 1 : Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
+    static constexpr u32 WARPS_ACROSS = Alone ? 1 : Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
     static constexpr u32 WARPS_DOWN = Alone ? 1 : WARPS / WARPS_ACROSS;
     /// Pieces of a warp, down and across: every `WARPS_DOWN`-th row of pieces, so that few rows are all warps' work.
     static constexpr u32 DOWN = Alone ? Alone : MOST_ROWS / ROWS / WARPS_DOWN;
@@ -58,6 +57,9 @@ template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS, bool Down 
         return (at.location * walk.batch + row(i, half)) * walk.columns + column(j);
     }
 
+    /// Values of all panels of the result.
+    METHOD u64 values_out() const { return (u64)walk.locations * walk.batch * walk.columns; }
+
     /// Whether the `i`-th piece down has rows.
     METHOD bool has_rows(u32 i) const {
         return at.first_row + (i * WARPS_DOWN + warp_down()) * ROWS < walk.batch;
@@ -89,12 +91,39 @@ template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS, bool Down 
         if (column(j) + 1 < walk.columns) to[place + 1] = second;
     }
 
-    /// The same of what is cut if it is to be.
-    METHOD void write_form(float *to, u32 i, u32 half, u32 j, float first, float second, bool cut) const {
-        if (!cut) return write_two(to, i, half, j, first, second);
+    /// Whether what is cut lies in blocks: never what warps make alone.
+    static METHOD bool in_blocks(u32 variant) { return !Alone && (variant & IN_BLOCKS); }
+
+    /// Where the first of two sums lies in an array in blocks.
+    METHOD u64 index_in_blocks(u32 i, u32 half, u32 j) const {
+        return place_in_blocks(at.location, row(i, half), column(j), walk.batch, walk.columns);
+    }
+
+    /// Two values of z, which is cut where it lies in blocks.
+    METHOD void read_z(const float *from, u32 i, u32 half, u32 j, float (&to)[2], u32 variant) const {
+        if (!in_blocks(variant)) return read_two(from, i, half, j, to);
+        to[0] = to[1] = 0.0f;
         if (!holds(i, half, j)) return;
-        u64 values = (u64)walk.locations * walk.batch * walk.columns;
-        put_two<PARTS_OUT>(planes_of(to, values), index(i, half, j), first, second);
+        const u16 *words = reinterpret_cast<const u16 *>(from) + index_in_blocks(i, half, j);
+#pragma unroll
+        for (u32 part = 0; part < PARTS_OUT; part++) {
+            u32 both = *reinterpret_cast<const u32 *>(words + part * values_out());
+            to[0] += as_float(both << 16);
+            to[1] += as_float(both & 0xffff0000u);
+        }
+    }
+
+    METHOD void write_z(float *to, u32 i, u32 half, u32 j, float first, float second, u32 variant) const {
+        if (in_blocks(variant)) write_form(to, i, half, j, first, second, variant);
+        else write_two(to, i, half, j, first, second);
+    }
+
+    /// The same of what is cut if a kernel's variant says so.
+    METHOD void write_form(float *to, u32 i, u32 half, u32 j, float first, float second, u32 variant) const {
+        if (!(variant & CUT_OUT)) return write_two(to, i, half, j, first, second);
+        if (!holds(i, half, j)) return;
+        u64 place = in_blocks(variant) ? index_in_blocks(i, half, j) : index(i, half, j);
+        put_two<PARTS_OUT>(planes_of(to, values_out()), place, first, second);
     }
 
     /// The link and channel `terms` after the next.

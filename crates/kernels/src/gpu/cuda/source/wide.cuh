@@ -1,54 +1,33 @@
-// Products of many channels, where warps multiply in groups of four (Hopper): instructions read both operands from shared
-// memory, while the next terms are copied there.
+// Products of many channels on Hopper, whose warps multiply in groups of four: instructions read both operands from
+// shared memory, where whole tiles are copied in the background, by one thread.
 //
-// Operands lie in lines of 128 or 64 bytes whose pieces of 16 bytes are shuffled (`swizzled`), so that eight lines lie in
-// different banks. A line is the terms of a row, or 64 rows (or columns) of a term: blocks of 64 then follow each other.
+// What is multiplied lies in *blocks* of 64 channels: of a panel, its rows' values of the first 64 channels, row after row,
+// then those of the next 64. The eight pieces of 16 bytes of a row of a block are shuffled by the row's number, as the
+// instructions want it, so that a tile is copied as it lies.
+//
+// The channels of a result are the rows of instructions and its samples their columns, so that a minibatch of 100 is 104
+// of them and a thread holds many samples of a channel: norms need two exchanges among four threads.
 
-/// Threads of a group of warps, and rows of its instruction's sums.
+/// Threads of a group of warps, and channels of its instruction's sums.
 constexpr u32 GROUP_THREADS = 128;
-constexpr u32 GROUP_ROWS = 64;
-constexpr u32 GROUPS = THREADS / GROUP_THREADS;
-/// Values of a block that lie side by side in a line.
-constexpr u32 BLOCK = 64;
-/// Stages of shared memory.
-constexpr u32 GROUP_STAGES = 3;
+/// Most stages of shared memory.
+constexpr u32 MOST_STAGES = 4;
+/// Bytes of shared memory that work-groups on a multiprocessor may share.
+constexpr u32 ROOM_OF_STAGES = 225 * 1024;
+/// What stands for a panel that is not there.
+constexpr u32 NO_PANEL = 0xffffffffu;
 
-/// Where eight values of a line of `Length` values stand, of which `eighth` counts the eights.
-template <u32 Length> DEVICE u32 swizzled(u32 line, u32 eighth) {
-    return line * Length + (eighth ^ (Length == 64 ? line % 8 : line / 2 % 4)) * 8;
-}
+/// Stages of so many values that fit, where so many work-groups are to share a multiprocessor.
+template <u32 Values, u32 Together, u32 Fit = ROOM_OF_STAGES / Together / (2 * Values)>
+constexpr u32 STAGES_OF = Fit < MOST_STAGES ? Fit : MOST_STAGES;
 
-/// Terms that are staged at a time: of one part twice as many as of two.
-template <Precision P> constexpr u32 GROUP_TERMS = 64 / PARTS<P>;
+/// The matrix of a block whose rows are the instruction's rows (or columns), and its channels the terms, from a term on.
+DEVICE u64 matrix_of_rows(const u16 *block, u32 term) { return shared_matrix(block + term, 0, 8 * BLOCK * 2); }
 
-/// The matrix of an operand whose lines are the terms of rows, from a row and a term on.
-template <u32 Terms> DEVICE u64 matrix_of_rows(const u16 *block, u32 row, u32 term) {
-    return shared_matrix(block + row * Terms + term, 0, 8 * Terms * 2, Terms == 64 ? SWIZZLE_128 : SWIZZLE_64);
-}
-
-/// The matrix of an operand whose lines are 64 rows of a term, from a term on.
-template <u32 Terms> DEVICE u64 matrix_of_terms(const u16 *block, u32 term) {
-    return shared_matrix(block + term * BLOCK, Terms * BLOCK * 2, 8 * BLOCK * 2, SWIZZLE_128);
-}
-
-/// Eight values to be copied, or zeros in their place.
-struct Copied8 {
-    const u16 *from;
-    bool there;
-};
-
-/// Copies lines of 64 rows of a term, `Rows` rows in all: `place` says for a line and an eight of its rows where it is.
-template <u32 Terms, u32 Rows, u32 Parts, class Place>
-DEVICE void copy_terms(u16 *to, u32 part, u64 plane, Place place) {
-    constexpr u32 EIGHTS = Rows / 8, AT_ONCE = THREADS / EIGHTS;
-    u32 eighth = thread() % EIGHTS, line = thread() / EIGHTS;
-    to += eighth / 8 * (Terms * BLOCK) + swizzled<BLOCK>(line, eighth % 8);
-#pragma unroll
-    for (u32 turn = 0; turn < Terms / AT_ONCE; turn++) {
-        Copied8 eight = place(line + turn * AT_ONCE, eighth);
-        copy_parts<Parts>(to, part, eight.from, plane, eight.there);
-        to += AT_ONCE * BLOCK;
-    }
+/// The matrix of blocks of so many rows each, whose channels are the instruction's rows (or columns), and their rows the
+/// terms, from a term on.
+template <u32 Rows> DEVICE u64 matrix_of_terms(const u16 *blocks, u32 term) {
+    return shared_matrix(blocks + term * BLOCK, Rows * BLOCK * 2, 8 * BLOCK * 2);
 }
 
 /// Starts the products of parts, the smallest first, of matrices that `left` and `right` give for each part.
@@ -62,147 +41,329 @@ DEVICE void multiply_groups(float (&sums)[Across][4], Left left, Right right) {
                 multiply_group<LeftTerms, RightTerms>(sums, left(part), right(rank - part));
 }
 
-/// A product of cut panels and weights, whose channels and columns are multiples of 64, by groups of warps.
-template <u32 Columns, Precision P, Direction D> struct WideProduct : Sums<Columns, P, 0, WARPS, true> {
-    using Base = Sums<Columns, P, 0, WARPS, true>;
-    using Base::walk, Base::at, Base::sums, Base::links, Base::link, Base::channel, Base::pairs;
-    static constexpr u32 TERMS = GROUP_TERMS<P>;
-    /// Values of a part.
-    static constexpr u32 LEFT = MOST_ROWS * TERMS, RIGHT = Columns * TERMS;
-    static constexpr u32 STAGE = PARTS<P> * (LEFT + RIGHT);
-    static constexpr u32 SHARED = Base::EXCHANGE + GROUP_STAGES * STAGE * 2;
+/// Where the arrivals of stages are counted.
+template <class Sum> DEVICE u64 *arrivals_of() {
+    return reinterpret_cast<u64 *>(shared_memory() + Sum::STAGES * Sum::STAGE * 2);
+}
 
-    /// Copies lines of so many values, which are `apart` from each other, from `first` on: those before `last`.
-    template <u32 Lines, u32 Length>
-    METHOD static void copy_rows(u16 *to, u32 part, const u16 *from, u64 plane, u32 apart, u32 last) {
-        constexpr u32 EIGHTS = Length / 8, AT_ONCE = THREADS / EIGHTS;
-        u32 eighth = thread() % EIGHTS, line = thread() / EIGHTS;
-        from += line * apart + eighth * 8;
-        to += swizzled<Length>(line, eighth);
-#pragma unroll
-        for (u32 turn = 0; turn < Lines / AT_ONCE; turn++) {
-            if (line + turn * AT_ONCE < last) copy_parts<PARTS<P>>(to, part, from, plane, true);
-            to += AT_ONCE * Length;
-            from += AT_ONCE * apart;
-        }
-    }
+/// Waits for what was fetched as so many things before it were.
+template <class Sum> DEVICE void wait_for_fetched(u32 number) {
+    wait_for_arrival(arrivals_of<Sum>() + number % Sum::STAGES, number / Sum::STAGES % 2);
+}
 
-    /// Copies the next terms.
-    METHOD void fetch(u16 *stage) {
-        const u16 *panel = reinterpret_cast<const u16 *>(walk.input) +
-                           ((u64)pairs[2 * link + 1] * walk.batch + at.first_row) * walk.channels + channel;
-        const u16 *matrix = reinterpret_cast<const u16 *>(walk.weight) +
-                            (u64)pairs[2 * link] * walk.channels * walk.columns;
-        u64 plane = (u64)walk.taps * walk.channels * walk.columns;
-        copy_rows<MOST_ROWS, TERMS>(stage, LEFT, panel, walk.values, walk.channels, walk.batch - at.first_row);
-        u16 *right = stage + PARTS<P> * LEFT;
-        if constexpr (D == Direction::Forward) {
-            const u16 *from = matrix + channel * walk.columns + at.first_column;
-            copy_terms<TERMS, Columns, PARTS<P>>(right, RIGHT, plane, [&](u32 line, u32 eighth) {
-                return Copied8{from + line * walk.columns + eighth * 8, true};
-            });
-        } else {
-            copy_rows<Columns, TERMS>(right, RIGHT, matrix + at.first_column * walk.channels + channel, plane,
-                                      walk.channels, Columns);
-        }
-        channel += TERMS;
-        if (channel == walk.channels) {
-            channel = 0;
-            link++;
-        }
-    }
+/// A chunk, and where it is fetched to: a stage, for the so-manieth time, in twos.
+struct Turn {
+    u32 chunk, stage, phase;
 
-    /// What is copied is seen by instructions that read shared memory.
-    METHOD static void arrived() { publish_copies(); }
-
-    METHOD void multiply_stage(const u16 *stage) {
-        u32 first_row = thread() / GROUP_THREADS * GROUP_ROWS;
-        if (at.first_row + first_row >= walk.batch) return;
-        const u16 *block = stage + PARTS<P> * LEFT;
-        begin_products();
-#pragma unroll
-        for (u32 term = 0; term < TERMS; term += 16) {
-            auto left = [&](u32 part) { return matrix_of_rows<TERMS>(stage + part * LEFT, first_row, term); };
-            auto right = [&](u32 part) {
-                if constexpr (D == Direction::Forward) return matrix_of_terms<TERMS>(block + part * RIGHT, term);
-                else return matrix_of_rows<TERMS>(block + part * RIGHT, 0, term);
-            };
-            multiply_groups<P, false, D == Direction::Forward>(sums[0], left, right);
-        }
-        end_products();
-    }
-
-    /// Adds the products of all links.
-    METHOD void accumulate() {
-        u16 *stages = reinterpret_cast<u16 *>(shared_memory() + Base::EXCHANGE);
-        multiply_copied<GROUP_STAGES>(*this, stages, links * (walk.channels / TERMS));
-    }
+    /// The stage of the chunk before.
+    METHOD u32 freed(u32 stages) const { return stage == 0 ? stages - 1 : stage - 1; }
 };
 
-/// A work-group's share of a gradient: 128 × 128 sums over the samples of a part of a tap's links, by groups of warps, of
-/// which each holds 64 inputs. Operands are cut; inputs and outputs are multiples of 128.
-template <Precision P> struct WideGradient : Part {
-    static constexpr u32 INPUTS = GROUPS * GROUP_ROWS, OUTPUTS = 128;
-    static constexpr u32 SAMPLES = GROUP_TERMS<P>;
-    /// Values of a part of an operand.
-    static constexpr u32 PART = INPUTS * SAMPLES;
-    static constexpr u32 STAGE = PARTS<P> * 2 * PART;
-    static constexpr u32 SHARED = GROUP_STAGES * STAGE * 2;
+/// Multiplies a chunk of some kind; meanwhile the stage of the one before is filled again, if there is anything left.
+template <u32 Kind, class Sum> DEVICE void multiply_chunk(Sum &sum, Turn &turn, u32 all) {
+    u64 *arrivals = arrivals_of<Sum>();
+    wait_for_arrival(arrivals + turn.stage, turn.phase);
+    begin_products();
+    sum.template multiply_stage<Kind>(turn.stage);
+    commit_products();
+    wait_for_products<1>();
+    if (turn.chunk > 0) {
+        barrier();
+        u32 freed = turn.freed(Sum::STAGES);
+        if (thread() == 0 && turn.chunk - 1 + Sum::STAGES < all) sum.fetch(freed, arrivals + freed);
+    }
+    turn.chunk++;
+    if (++turn.stage == Sum::STAGES) {
+        turn.stage = 0;
+        turn.phase ^= 1;
+    }
+}
 
-    float sums[OUTPUTS / COLUMNS][4];
+/// Multiplies chunk after chunk. The first thread starts the copies of one into a stage as soon as what lay there is
+/// multiplied, while the next one is; after the last one, those of what else there is to be fetched.
+template <class Sum> DEVICE void multiply_fetched(Sum &sum, u32 chunks, u32 more) {
+    constexpr u32 STAGES = Sum::STAGES;
+    u64 *arrivals = arrivals_of<Sum>();
+    bool leads = thread() == 0;
+    u32 all = chunks + more;
+    if (leads) {
+        for (u32 stage = 0; stage < STAGES; stage++) prepare_arrival(arrivals + stage);
+        publish_arrivals();
+    }
+    publish_copies();
+    barrier();
+    if (leads)
+        for (u32 number = 0; number < STAGES && number < all; number++) sum.fetch(number, arrivals + number);
+    Turn turn = {0, 0, 0};
+    sum.settle_sums();
+    // Kinds of chunks come in turn. What is multiplied of each is fixed: a branch would keep products apart.
+#pragma unroll 1
+    while (turn.chunk < chunks) {
+        multiply_chunk<0>(sum, turn, all);
+        if constexpr (Sum::KINDS == 2) multiply_chunk<1>(sum, turn, all);
+    }
+    wait_for_products<0>();
+    sum.settle_sums();
+    barrier();
+    u32 freed = turn.freed(STAGES);
+    if (leads && chunks > 0 && chunks - 1 + STAGES < all) sum.fetch(freed, arrivals + freed);
+}
 
-    static METHOD u32 first_row() { return thread() / GROUP_THREADS * GROUP_ROWS; }
+/// Sums of a thread.
+template <u32 Count> DEVICE void settle_all(float (&sums)[Count][4]) {
+#pragma unroll
+    for (u32 j = 0; j < Count; j++)
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) settle(sums[j][k]);
+}
 
-    /// Copies the next samples of an operand: of links' sources or destinations.
-    METHOD void copy_one(u16 *stage, const float *panels, u64 values, u32 which, u32 channels, u32 first_channel) {
-        const u16 *from = reinterpret_cast<const u16 *>(panels) + first_channel;
-        copy_terms<SAMPLES, INPUTS, PARTS<P>>(stage, PART, values, [&](u32 line, u32 eighth) {
-            u32 link, sample;
-            ahead(line, link, sample);
-            if (link >= links) return Copied8{from, false};
-            return Copied8{from + ((u64)pairs[2 * link + which] * batch + sample) * channels + eighth * 8, true};
-        });
+/// A product of panels and weights that lie in blocks: for some groups of warps, `Deep` blocks of output channels each, of
+/// one or two panels of up to `Rows` rows. Panels that are made together have links of the same taps.
+template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P, Direction D> struct WideProduct {
+    static constexpr u32 THREADS = Groups * GROUP_THREADS;
+    /// Blocks of output channels.
+    static constexpr u32 BLOCKS = Groups * Deep;
+    static constexpr u32 CHANNELS = BLOCKS * BLOCK;
+    /// Values of a block of weights, and of a block of a panel.
+    static constexpr u32 LEFT = BLOCK * BLOCK, RIGHT = Rows * BLOCK;
+    static constexpr u32 STAGE = PARTS<P> * (BLOCKS * LEFT + Panels * RIGHT);
+    static constexpr u32 STAGES = STAGES_OF<STAGE, Together>;
+    static constexpr u32 SHARED = STAGES * STAGE * 2 + MOST_STAGES * 8;
+    static constexpr u32 DEEP = Deep, PANELS = Panels, KINDS = 1;
+    /// Pieces of eight samples of a panel.
+    static constexpr u32 PIECES = Rows / COLUMNS;
+    static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
+    static_assert(STAGES >= 2, "one stage is filled while another is multiplied");
+    /// Values of the tiles of a panel of the result, which lie where operands lay.
+    static constexpr u32 TILES = PARTS_OUT * BLOCKS * RIGHT;
+    static_assert(TILES <= STAGE && Panels <= STAGES, "a stage holds a panel of the result");
+
+    Walk walk;
+    float sums[Deep][Panels * PIECES][4];
+    u32 first_channel, links;
+    u32 destinations[Panels];
+    /// Of each link: its tap and the source of each panel.
+    const u32 *entries;
+    /// The next tiles to be copied: a link's tap and sources, and a block of its channels. After the last ones, those of a
+    /// panel of z.
+    u32 tap, sources[Panels], block, panel;
+    const float *z;
+    /// Things fetched by the products.
+    u32 chunks;
+
+    static METHOD u32 own_group() { return thread() / GROUP_THREADS; }
+    static METHOD u32 own_warp() { return thread() / LANES % 4; }
+    static METHOD u16 *stage_at(u32 stage) { return reinterpret_cast<u16 *>(shared_memory()) + stage * STAGE; }
+
+    METHOD void start(const Arguments &given, const u32 *words) {
+        walk = read_walk(given, words);
+        u32 across = walk.columns / CHANNELS, bundle = group() / across;
+        first_channel = group() % across * CHANNELS;
+        u32 bundles = walk.links[0];
+        const u32 *starts = walk.links + 1, *panels = starts + bundles + 1;
+#pragma unroll
+        for (u32 p = 0; p < Panels; p++) destinations[p] = panels[bundle * Panels + p];
+        links = starts[bundle + 1] - starts[bundle];
+        entries = panels + bundles * Panels + starts[bundle] * (1 + Panels);
+        block = panel = 0;
+        chunks = links * (walk.channels / BLOCK);
+        if (links > 0) read_entry();
+#pragma unroll
+        for (u32 d = 0; d < Deep; d++)
+#pragma unroll
+            for (u32 j = 0; j < Panels * PIECES; j++)
+#pragma unroll
+                for (u32 k = 0; k < 4; k++) sums[d][j][k] = 0.0f;
     }
 
-    METHOD void fetch(u16 *stage) {
-        copy_one(stage, input, input_values, 0, inputs, first_input);
-        copy_one(stage + PARTS<P> * PART, delta, delta_values, 1, outputs, first_output);
-        ahead(SAMPLES, link, sample);
+    /// Reads the next link.
+    METHOD void read_entry() {
+        tap = entries[0];
+#pragma unroll
+        for (u32 p = 0; p < Panels; p++) sources[p] = entries[1 + p];
+        entries += 1 + Panels;
     }
 
-    METHOD static void arrived() { publish_copies(); }
+    /// Where a panel of the result begins, in memory.
+    METHOD u64 panel_in_blocks(u32 destination) const {
+        return ((u64)destination * (walk.columns / BLOCK) + first_channel / BLOCK) * (walk.batch * BLOCK);
+    }
+    /// Values of all panels of the result.
+    METHOD u64 values_out() const { return (u64)walk.locations * walk.batch * walk.columns; }
 
-    METHOD void multiply_stage(const u16 *stage) {
-        const u16 *left_block = stage + first_row() * SAMPLES, *right_block = stage + PARTS<P> * PART;
-        begin_products();
+    /// Starts the copies of the next panel of z.
+    METHOD void fetch_z(u32 stage, u64 *arrival) {
+        u32 bytes = walk.batch * (BLOCK * 2);
+        // No index: what is in registers has none.
+        u32 destination = panel == 0 ? destinations[0] : destinations[Panels - 1];
+        bool there = destination != NO_PANEL;
+        expect_bytes(arrival, there ? PARTS_OUT * BLOCKS * bytes : 0);
+        const u16 *from = reinterpret_cast<const u16 *>(z) + panel_in_blocks(destination);
+        u16 *to = stage_at(stage);
+        if (there)
 #pragma unroll
-        for (u32 term = 0; term < SAMPLES; term += 16) {
-            auto left = [&](u32 part) { return matrix_of_terms<SAMPLES>(left_block + part * PART, term); };
-            auto right = [&](u32 part) { return matrix_of_terms<SAMPLES>(right_block + part * PART, term); };
-            multiply_groups<P, true, true>(sums, left, right);
-        }
-        end_products();
+            for (u32 part = 0; part < PARTS_OUT; part++)
+#pragma unroll
+                for (u32 b = 0; b < BLOCKS; b++)
+                    copy_stretch(to + (part * BLOCKS + b) * RIGHT, from + part * values_out() + b * (walk.batch * BLOCK),
+                                 bytes, arrival);
+        panel++;
     }
 
-    METHOD void accumulate() {
+    /// Starts the copies of the next tiles.
+    METHOD void fetch(u32 stage, u64 *arrival) {
+        if (links == 0) return fetch_z(stage, arrival);
+        u32 blocks = walk.channels / BLOCK, across = walk.columns / BLOCK;
+        u32 row_bytes = BLOCK * 2;
+        expect_bytes(arrival, PARTS<P> * (BLOCKS * BLOCK + Panels * walk.batch) * row_bytes);
+        u16 *to = stage_at(stage);
+        u64 plane = (u64)walk.taps * walk.channels * walk.columns;
+        // Blocks of weights `[tap, block of inputs, block of outputs]`.
+        const u16 *weights = reinterpret_cast<const u16 *>(walk.weight);
+        u32 first = first_channel / BLOCK;
+        u32 place = D == Direction::Forward ? (tap * blocks + block) * across + first : (tap * across + first) * blocks + block;
 #pragma unroll
-        for (u32 j = 0; j < OUTPUTS / COLUMNS; j++)
+        for (u32 part = 0; part < PARTS<P>; part++) {
+            const u16 *from = weights + part * plane + (u64)place * LEFT;
+            if constexpr (D == Direction::Forward) {
+                copy_stretch(to, from, BLOCKS * LEFT * 2, arrival);
+            } else {
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) sums[j][k] = 0.0f;
-        u32 chunks = (links * batch + SAMPLES - 1) / SAMPLES;
-        multiply_copied<GROUP_STAGES>(*this, reinterpret_cast<u16 *>(shared_memory()), chunks);
-    }
-
-    /// Writes `scale ·` the sums.
-    METHOD void write(float *out, float scale) const {
-        u32 row = first_input + thread() / LANES * ROWS + thread() % LANES / 4;
-        u32 column = first_output + thread() % 4 * 2;
-#pragma unroll
-        for (u32 j = 0; j < OUTPUTS / COLUMNS; j++)
-#pragma unroll
-            for (u32 half = 0; half < 2; half++) {
-                float *to = out + (u64)(row + half * 8) * outputs + column + j * COLUMNS;
-                *reinterpret_cast<Two *>(to) = {{scale * sums[j][2 * half], scale * sums[j][2 * half + 1]}};
+                for (u32 b = 0; b < BLOCKS; b++)
+                    copy_stretch(to + b * LEFT, from + (u64)b * blocks * LEFT, LEFT * 2, arrival);
             }
+            to += BLOCKS * LEFT;
+        }
+#pragma unroll
+        for (u32 part = 0; part < PARTS<P>; part++)
+#pragma unroll
+            for (u32 p = 0; p < Panels; p++) {
+                const u16 *from = reinterpret_cast<const u16 *>(walk.input) + part * (u64)walk.values +
+                                  ((u64)sources[p] * blocks + block) * (walk.batch * BLOCK);
+                copy_stretch(to, from, walk.batch * row_bytes, arrival);
+                to += RIGHT;
+            }
+        if (++block < blocks) return;
+        block = 0;
+        if (--links > 0) read_entry();
+    }
+
+    template <u32> METHOD void multiply_stage(u32 stage) {
+        const u16 *left = stage_at(stage) + own_group() * (Deep * LEFT);
+        const u16 *right = stage_at(stage) + PARTS<P> * BLOCKS * LEFT;
+#pragma unroll
+        for (u32 term = 0; term < BLOCK; term += 16)
+#pragma unroll
+            for (u32 d = 0; d < Deep; d++) {
+                auto weights = [&](u32 part) {
+                    const u16 *tile = left + (part * BLOCKS + d) * LEFT;
+                    if constexpr (D == Direction::Forward) return matrix_of_terms<BLOCK>(tile, term);
+                    else return matrix_of_rows(tile, term);
+                };
+                auto panels = [&](u32 part) { return matrix_of_rows(right + part * (Panels * RIGHT), term); };
+                multiply_groups<P, D == Direction::Forward, false>(sums[d], weights, panels);
+            }
+    }
+
+    METHOD void settle_sums() {
+#pragma unroll
+        for (u32 d = 0; d < Deep; d++) settle_all(sums[d]);
+    }
+
+    /// Adds the products of all links; then z's panels are fetched, if there is such an array.
+    METHOD void accumulate(const float *z) {
+        this->z = z;
+        multiply_fetched(*this, chunks, z ? Panels : 0);
+    }
+
+    /// The stage of a panel of what was fetched after the products: `turn` counts the arrays.
+    METHOD u32 stage_of(u32 turn, u32 p) const { return (chunks + turn * Panels + p) % STAGES; }
+    METHOD void wait_for_z(u32 turn, u32 p) const { wait_for_fetched<WideProduct>(chunks + turn * Panels + p); }
+
+    /// Fetches another array's panels, when all tiles are written.
+    METHOD void fetch_again(const float *z) {
+        if (thread() > 0) return;
+        wait_for_written<0>();
+        this->z = z;
+        panel = 0;
+#pragma unroll
+        for (u32 p = 0; p < Panels; p++) fetch_z(stage_of(1, p), arrivals_of<WideProduct>() + stage_of(1, p));
+    }
+
+    /// The channel of a thread's sums.
+    METHOD u32 channel(u32 d, u32 half) const {
+        return first_channel + (own_group() * Deep + d) * BLOCK + own_warp() * ROWS + thread() % LANES / 4 + half * 8;
+    }
+
+    /// The sample of a sum, the `e`-th of two in a piece.
+    static METHOD u32 sample(u32 piece, u32 e) { return piece * COLUMNS + thread() % 4 * 2 + e; }
+    METHOD bool holds(u32 piece, u32 e) const { return piece + 1 < PIECES || sample(piece, e) < walk.batch; }
+
+    /// Calls `with(piece, e, sum)` for the sums of a channel that are samples of a panel.
+    template <class With> METHOD void for_each(u32 d, u32 p, u32 half, With with) {
+#pragma unroll
+        for (u32 piece = 0; piece < PIECES; piece++)
+#pragma unroll
+            for (u32 e = 0; e < 2; e++) with(piece, e, sums[d][p * PIECES + piece][2 * half + e]);
+    }
+
+    /// Where a panel's values of a channel begin, of samples `columns` apart.
+    METHOD u64 plain(u32 p, u32 channel) const {
+        return (u64)destinations[p] * walk.batch * walk.columns + channel;
+    }
+
+    /// Sums of the four threads that hold samples of a channel.
+    static METHOD float over_samples(float sum) {
+        sum += shuffle_xor(sum, 1);
+        return sum + shuffle_xor(sum, 2);
+    }
+
+    /// Where a warp's matrix of a piece of a channel's samples begins for a thread, in the tiles of a panel.
+    METHOD u16 *row_of_tile(u32 stage, u32 d, u32 half) const {
+        u32 row = thread() % LANES % 8, eighth = own_warp() * 2 + half;
+        return stage_at(stage) + (own_group() * Deep + d) * RIGHT + row * BLOCK + (eighth ^ row) * 8;
+    }
+
+    /// Puts the values of a channel into its tile: `value(piece, e)`.
+    template <class Value> METHOD void put(u32 stage, u32 d, u32 half, Value value) const {
+        u16 *tile = row_of_tile(stage, d, half);
+#pragma unroll
+        for (u32 piece = 0; piece < PIECES; piece++) {
+            float first = value(piece, 0), second = value(piece, 1);
+            u32 word = pack_bf16(first, second);
+            store_matrix_transposed(tile + piece * (COLUMNS * BLOCK), word);
+            if (PARTS_OUT == 1) continue;
+            u32 left = pack_bf16(what_is_left(first, word << 16), what_is_left(second, word & 0xffff0000u));
+            store_matrix_transposed(tile + BLOCKS * RIGHT + piece * (COLUMNS * BLOCK), left);
+        }
+    }
+
+    /// A channel's two samples of a piece, of a tile; 0 where there is no such sample.
+    METHOD void take(float (&to)[2], const u16 *tile, u32 piece) const {
+        to[0] = to[1] = 0.0f;
+#pragma unroll
+        for (u32 part = 0; part < PARTS_OUT; part++) {
+            u32 word;
+            load_matrix_transposed(word, tile + part * (BLOCKS * RIGHT) + piece * (COLUMNS * BLOCK));
+            to[0] += as_float(word << 16);
+            to[1] += as_float(word & 0xffff0000u);
+        }
+#pragma unroll
+        for (u32 e = 0; e < 2; e++) to[e] = holds(piece, e) ? to[e] : 0.0f;
+    }
+
+    /// Starts to write the tiles that all have put, of one panel.
+    METHOD void write_tiles(float *to, u32 stage, u32 p) const {
+        publish_copies();
+        barrier();
+        if (thread() > 0 || destinations[p] == NO_PANEL) return;
+        u16 *first = reinterpret_cast<u16 *>(to) + panel_in_blocks(destinations[p]);
+#pragma unroll
+        for (u32 part = 0; part < PARTS_OUT; part++)
+#pragma unroll
+            for (u32 b = 0; b < BLOCKS; b++)
+                write_stretch(first + part * values_out() + b * (walk.batch * BLOCK),
+                              stage_at(stage) + (part * BLOCKS + b) * RIGHT, walk.batch * (BLOCK * 2));
+        commit_written();
     }
 };

@@ -32,6 +32,10 @@ enum Do : u32 {
     TWO_PARTS = 128,
     /// Pre-activations are not wanted.
     NO_Z = 256,
+    /// What is cut lies in blocks; z too, where a product makes or reads it.
+    IN_BLOCKS = 512,
+    /// z lies in blocks, where a signal lands that no product makes.
+    Z_IN_BLOCKS = 1024,
 };
 
 /// Threads of a work-group.
@@ -46,6 +50,8 @@ constexpr u32 ROW = 32768;
 /// Rows and columns of one instruction's sums.
 constexpr u32 ROWS = 16;
 constexpr u32 COLUMNS = 8;
+/// Channels of a block, where arrays lie in blocks.
+constexpr u32 BLOCK = 64;
 
 /// The number of a work-group among those of its item.
 DEVICE u32 group() { return block_x() + block_y() * ROW; }
