@@ -303,7 +303,7 @@ pub fn whole_tiles(batch: usize) -> Vec<(String, Case)> {
 
 /// Panels enough, of channels that make whole blocks, for all work-groups of groups of warps that f32 has: alone and in
 /// twos, of one tile of samples and of two, with an odd number of locations that are alike, and with locations that have
-/// few links or none.
+/// few links or none. Among them layers of which only one end lies so, and minibatches too large for it.
 pub fn blocks() -> Vec<(String, Case)> {
     let conv = Wiring::conv3x3;
     let case = |wiring: Wiring, channels: [usize; 2], batch, norm, activation| {
@@ -328,6 +328,8 @@ pub fn blocks() -> Vec<(String, Case)> {
         case(conv(16, 16, 1), [3, 64], 20, Location, Relu),
         case(Wiring::sequence(17, 19, 2), [64, 192], 70, Location, Tanh),
         case(conv(5, 4, 1), [64, 72], 10, Location, Tanh),
+        case(conv(5, 4, 1), [3, 64], 7, Location, Tanh),
+        case(conv(4, 4, 1), [64, 64], 130, Location, Tanh),
     ]
 }
 
