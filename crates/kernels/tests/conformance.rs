@@ -151,6 +151,7 @@ fn channels_that_fill_the_widest_tiles() {
 #[test]
 fn channels_that_make_whole_blocks() {
     check_all(cases::blocks());
+    check_all(cases::neighbours());
 }
 
 #[test]

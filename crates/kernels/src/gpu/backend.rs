@@ -23,6 +23,8 @@ pub struct GpuBackend {
     name: String,
     pub(super) operands: Operands,
     pub(super) units: Units,
+    /// Whether neighbouring panels are made together where the device knows how.
+    pub(super) neighbours: bool,
     wirings: Wirings,
     dense: Arc<Wiring>,
     /// Wirings of as many locations to themselves, one tap for all.
@@ -56,6 +58,7 @@ impl GpuBackend {
             name,
             operands: Operands::F32,
             units: Units::Scalar,
+            neighbours: true,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
             alone: Mutex::default(),

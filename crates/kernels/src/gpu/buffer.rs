@@ -55,6 +55,8 @@ pub(super) enum Shape {
     Unfolded(Unfolding),
     /// Parts of weights, in the order in which warps take them, zeros beyond the buffer's end.
     Fragments(Fragments),
+    /// Parts of weights, as neighbouring panels take them.
+    Ribbon(Ribbon),
     /// Sums over the rows of each of so many panels.
     Sums { panels: usize, channels: usize },
 }
@@ -77,6 +79,17 @@ pub(super) struct Unfolding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fragments {
     pub(super) taps: usize,
+    pub(super) channels: usize,
+    pub(super) columns: usize,
+    pub(super) backward: bool,
+}
+
+/// Weights `[tap, channel, column]`, or `[tap, column, channel]` where they are walked backward, of the taps of a ribbon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ribbon {
+    pub(super) taps: usize,
+    /// Where the taps stand among the links.
+    pub(super) taps_at: usize,
     pub(super) channels: usize,
     pub(super) columns: usize,
     pub(super) backward: bool,
@@ -251,6 +264,22 @@ impl GpuBuffer {
                 .count(usize::from(of.backward))
         };
         self.beside(form, Shape::Fragments(of), (there, len), lay_out)
+    }
+
+    /// The first `len` values as a ribbon, beside them; zeros beyond the end.
+    pub(super) fn ribbon(&self, form: Form, of: Ribbon, len: usize) -> Span {
+        // Instructions take sixteen terms.
+        let wide = of.channels.max(2 * EIGHT);
+        let values = of.taps * of.columns * wide;
+        let there = len.min(self.len());
+        let lay_out = |to: Span, from: Span| {
+            Item::new(Kernel::Ribbon(form), groups_of(values / EIGHT))
+                .reads(from)
+                .writes(to)
+                .counts([there, of.channels, of.columns, of.taps, of.taps_at])
+                .count(usize::from(of.backward))
+        };
+        self.beside(form, Shape::Ribbon(of), (there, values), lay_out)
     }
 
     /// Room for sums over the rows of panels, which whoever writes these writes too.

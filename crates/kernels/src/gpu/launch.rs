@@ -199,7 +199,11 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
             }
             Kernel::Adam => adam::launch_unchecked(client, count, dim, heap, table, first, step),
             Kernel::Pool(_) => pool::launch_unchecked(client, count, dim, heap, table, first),
-            Kernel::Cut(_) | Kernel::Unfold(_) | Kernel::Fragments(_) | Kernel::Join(_) => {
+            Kernel::Cut(_)
+            | Kernel::Unfold(_)
+            | Kernel::Fragments(_)
+            | Kernel::Ribbon(_)
+            | Kernel::Join(_) => {
                 unreachable!("only CUDA's own kernels cut operands")
             }
             Kernel::Clear => clear::launch_unchecked(client, count, dim, heap, table, first),

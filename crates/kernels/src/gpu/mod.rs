@@ -23,6 +23,7 @@ mod matrix;
 mod memory;
 mod operands;
 mod panel;
+mod patches;
 mod portable;
 mod products;
 mod recurrent;
@@ -30,8 +31,10 @@ mod resident;
 mod sequence;
 mod staging;
 mod tile;
+mod trial;
 mod units;
 mod walk;
+mod weight_gradients;
 mod wiring;
 mod work;
 

@@ -58,10 +58,13 @@ pub(super) enum Form {
     Blocks(Blocks),
 }
 
-/// Parts of panels that lie in blocks of channels, shuffled as Hopper's instructions read them (`cuda/source/wide.cuh`).
+/// Parts of panels that lie in blocks of channels, as Hopper's instructions read them: shuffled if they are many
+/// (`cuda/source/wide.cuh`), or eight each (`cuda/source/patch.cuh`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Blocks {
     pub(super) two_parts: bool,
+    /// Channels of a block.
+    pub(super) block: usize,
     /// Rows of a panel.
     pub(super) rows: usize,
     /// Channels of a panel.
@@ -81,6 +84,11 @@ impl Form {
     /// Whether values lie in blocks.
     pub(super) fn in_blocks(self) -> bool {
         matches!(self, Self::Blocks(_))
+    }
+
+    /// Whether values lie in blocks of eight channels.
+    pub(super) fn in_eights(self) -> bool {
+        matches!(self, Self::Blocks(Blocks { block: 8, .. }))
     }
 
     /// Rows and channels of a panel where values lie in blocks; kernels read nothing else of them.

@@ -2,19 +2,13 @@
 
 use super::backend::GpuBackend;
 use super::buffer::{GpuBuffer, Unfolding};
-use super::cuda;
-use super::gradient::GradientTile;
-use super::launch::groups_of;
 use super::operands::Form;
 use super::panel::Arrival;
 use super::tile::{Direction, MOST_ROWS, SIDE};
-use super::units::{By, Units};
+use super::units::Units;
 use super::walk::{Input, Walk};
-use super::work::{Item, Kernel, Span};
+use super::work::{Item, Kernel};
 use crate::{Activation, Landing, Layer, Norm, Record};
-
-/// Work-groups that a weight gradient is cut into at least, where there are links enough.
-const GRADIENT_GROUPS: usize = 512;
 
 /// Whether a panel's statistics are those of one work-group's rows.
 fn fused(norm: Norm, batch: usize) -> bool {
@@ -78,6 +72,7 @@ impl GpuBackend {
         out: &GpuBuffer,
     ) {
         let walk = walk.in_groups();
+        let wiring = self.wiring(&walk.layer.wiring);
         let [.., columns] = walk.ends();
         let kernel = Kernel::Product {
             tile: walk.tile,
@@ -85,8 +80,7 @@ impl GpuBackend {
             biased: bias.is_some(),
         };
         let shift = bias.map_or_else(|| self.nothing(), |bias| bias.first(columns));
-        let [weight, input] = walk.operands(weight, input);
-        let wiring = self.wiring(&walk.layer.wiring);
+        let [weight, input] = walk.operands(weight, input, &wiring);
         let item = walk
             .item(kernel, scale, weight, input, &wiring)
             .writes(out.written(walk.output_len()))
@@ -101,7 +95,7 @@ impl GpuBackend {
     }
 
     /// The layer that stands for one whose inputs are few, and what it reads.
-    fn unfolded<'a>(
+    pub(super) fn unfolded<'a>(
         &self,
         layer: &Layer,
         batch: usize,
@@ -164,14 +158,14 @@ impl GpuBackend {
             (Norm::None, Activation::Linear) => Form::Plain,
             _ => self.result(layer, batch),
         };
-        let walk = walk.giving(result).of_whole_panels();
+        let wiring = self.wiring(&layer.wiring);
+        let walk = walk.giving(result).of_whole_panels(&wiring);
         let kernel = Kernel::ForwardPanel {
             tile: walk.tile,
             arrival: arrival(layer),
             z: !std::ptr::eq(z, &raw const out.a),
         };
-        let [weight, input] = walk.operands(weight, input);
-        let wiring = self.wiring(&layer.wiring);
+        let [weight, input] = walk.operands(weight, input, &wiring);
         let item = walk
             .item(kernel, layer.scale, weight, input, &wiring)
             .writes(z.written_as(form_of_z(result), len))
@@ -206,7 +200,8 @@ impl GpuBackend {
             return;
         }
         let result = self.result(port, batch);
-        let walk = walk.giving(result).of_whole_panels();
+        let wiring = self.wiring(&walk.layer.wiring);
+        let walk = walk.giving(result).of_whole_panels(&wiring);
         let kernel = Kernel::FeedbackPanel {
             tile: walk.tile,
             direction: walk.direction,
@@ -230,8 +225,7 @@ impl GpuBackend {
                 Units::Scalar | Units::Matrix => item.count(0),
             }
         };
-        let [weight, input] = walk.operands(weight, &Input::of(input));
-        let wiring = self.wiring(&walk.layer.wiring);
+        let [weight, input] = walk.operands(weight, &Input::of(input), &wiring);
         let item = walk.item(kernel, walk.layer.scale, weight, input, &wiring);
         let item = lands(item, &path);
         self.note(match local {
@@ -279,152 +273,5 @@ impl GpuBackend {
             Units::Cuda(_) => item.writes(landing.delta.written_sums(count, port.outputs)),
             Units::Scalar | Units::Matrix => item.count(0),
         });
-    }
-
-    /// Weight and bias gradients of a layer.
-    pub(super) fn gradients(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        input: &GpuBuffer,
-        delta: &GpuBuffer,
-        weights: &GpuBuffer,
-        biases: &GpuBuffer,
-    ) {
-        let (len, given) = (layer.weights(), input);
-        let (layer, input) = &self.unfolded(layer, batch, given);
-        let channels = [layer.inputs, layer.outputs];
-        let values = [
-            layer.sources() * batch * layer.inputs,
-            layer.locations() * batch * layer.outputs,
-        ];
-        let units = self.units.of(self.operands, len, channels);
-        // What lies in blocks is read as that or plain.
-        let delta_form = match delta.form(values[1]) {
-            form if units.cuts() || form.in_blocks() => Form::Plain,
-            form => form,
-        };
-        let units = units.of_cut_operand(delta_form);
-        let taps = layer.wiring.taps();
-        let wiring = self.wiring(&layer.wiring);
-        let all_taps = units.cuts() && wiring.unfolds;
-        let few = all_taps.then(|| cuda::sides_of_all_taps(channels, taps));
-        let (tile, links) = match few.flatten() {
-            Some([inputs, outputs]) => {
-                let (operands, links) = (self.operands, wiring.forward.start);
-                let tile = GradientTile {
-                    inputs,
-                    outputs,
-                    all_taps: taps,
-                    panel: [0; 2],
-                    operands,
-                    units,
-                };
-                (tile, links)
-            }
-            None => {
-                let ends = [layer.sources(), layer.locations()];
-                let both = units.cuts()
-                    && (0..2).all(|end| units.has_blocks(ends[end], batch, channels[end]));
-                let tile = match both {
-                    true => GradientTile::in_groups(channels, batch, self.operands, units),
-                    false => GradientTile::new(channels[0], channels[1], self.operands, units),
-                };
-                (tile, wiring.by_tap.start)
-            }
-        };
-        let [across, down] = tile.groups(layer.inputs, layer.outputs);
-        let links_of_a_tap = layer.wiring.forward().len().div_ceil(taps).max(1);
-        let (slices, longest) = match tile.all_taps {
-            0 => (taps, links_of_a_tap),
-            _ => (1, layer.locations().div_ceil(cuda::WARPS)),
-        };
-        let groups = across * down * slices;
-        let parts = match (self.units, tile.units.by()) {
-            (_, By::Groups(wide)) => {
-                cuda::parts_of_wide_gradient(wide, groups, links_of_a_tap, len)
-            }
-            (Units::Cuda(_), _) => cuda::GRADIENT_GROUPS.div_ceil(groups).clamp(1, longest),
-            (Units::Scalar | Units::Matrix, _) => {
-                GRADIENT_GROUPS.div_ceil(groups).clamp(1, longest)
-            }
-        };
-        let rows = layer.locations() * batch;
-        let operands = match (tile.units.by(), delta_form) {
-            (By::Groups(_), _) => {
-                let form = |channels| units.blocks(self.operands, batch, channels);
-                [
-                    input.cut(form(layer.inputs), values[0]),
-                    delta.cut(form(layer.outputs), values[1]),
-                ]
-            }
-            _ if units.cuts() => {
-                let form = units.form(self.operands);
-                [input.cut(form, values[0]), delta.cut(form, values[1])]
-            }
-            (_, Form::Plain) => [given.first(values[0]), delta.first(values[1])],
-            _ => [given.first(values[0]), delta.as_it_is(values[1])],
-        };
-        self.in_parts(parts, len, weights, |out| {
-            let kernel = Kernel::GradientPart(tile, delta_form);
-            Item::new(kernel, groups * parts)
-                .reads(operands[0])
-                .reads(operands[1])
-                .count(links)
-                .writes(out.written(parts * len))
-                .counts([batch, layer.inputs, layer.outputs, taps, parts])
-                .factor(layer.scale)
-                .counts(values)
-                .counts([len / (taps * layer.outputs), layer.locations()])
-        });
-        if let Some(sums) = delta.sums(layer.locations(), layer.outputs) {
-            self.add_parts(layer.locations(), layer.outputs, sums, biases);
-            return;
-        }
-        let groups = layer.outputs.div_ceil(SIDE);
-        let wanted = match self.units {
-            Units::Cuda(_) => cuda::BIAS_GROUPS,
-            Units::Scalar | Units::Matrix => GRADIENT_GROUPS,
-        };
-        let parts = (wanted / groups).clamp(1, rows.div_ceil(8 * SIDE));
-        self.in_parts(parts, layer.outputs, biases, |out| {
-            let kernel = Kernel::BiasPart(delta.form(values[1]));
-            Item::new(kernel, groups * parts)
-                .reads(delta.as_it_is(values[1]))
-                .writes(out.written(parts * layer.outputs))
-                .counts([rows, layer.outputs, parts, batch])
-        });
-    }
-
-    /// Lets `work` write parts of a sum of `len` values and adds them into `out`; a single part is written there
-    /// directly.
-    fn in_parts(
-        &self,
-        parts: usize,
-        len: usize,
-        out: &GpuBuffer,
-        work: impl FnOnce(&GpuBuffer) -> Item,
-    ) {
-        if parts == 1 {
-            self.note(work(out));
-            return;
-        }
-        let scratch = GpuBuffer::empty(self.memory(), parts * len);
-        self.note(work(&scratch));
-        self.add_parts(parts, len, scratch.first(parts * len), out);
-    }
-
-    /// Adds parts of a sum of `len` values.
-    fn add_parts(&self, parts: usize, len: usize, from: Span, out: &GpuBuffer) {
-        let width = cuda::values_added_by_a_group(parts);
-        let groups = match self.units {
-            Units::Cuda(_) => len.div_ceil(width),
-            Units::Scalar | Units::Matrix => groups_of(len),
-        };
-        let sum = Item::new(Kernel::AddParts, groups)
-            .reads(from)
-            .writes(out.written(len))
-            .counts([parts, len, width]);
-        self.note(sum);
     }
 }

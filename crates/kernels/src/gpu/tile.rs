@@ -93,7 +93,9 @@ impl Tile {
         match self.units.by() {
             By::Panels(Panels { warps, .. }) => places.div_ceil(warps),
             By::Pieces => places,
-            By::Groups(_) => unreachable!("work-groups of bundles are counted by the wiring"),
+            By::Groups(_) | By::Patches(_) | By::Stacks(_) => {
+                unreachable!("work-groups of some panels are counted by the wiring")
+            }
         }
     }
 }

@@ -1,15 +1,13 @@
 //! What multiplies: a device's matrix units are used where it reports them and a trial of them comes out right.
 
-use super::backend::GpuBackend;
-use super::buffer::GpuBuffer;
 use super::cuda;
 use super::matrix::{PLANE, SHARED_BYTES};
 use super::operands::{Blocks, Form, Operands};
-use super::tile::{Direction, SIDE, THREADS};
-use crate::{Activation, Layer, Norm, Wiring};
+use super::patches::PatchShape;
+use super::tile::{SIDE, THREADS};
+use crate::Layer;
 use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
-use std::sync::Arc;
 
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +29,10 @@ pub(super) struct Parts {
     pub(super) cut: bool,
     /// How the next product's operand is to lie in memory.
     pub(super) result: Form,
-    /// Whether the device has instructions of groups of warps (Hopper's wgmma).
+    /// Whether the device has instructions of groups of warps (Hopper's wgmma), and whether panels of few channels lie in
+    /// blocks as these take them unshuffled.
     pub(super) groups: bool,
+    pub(super) neighbours: bool,
     pub(super) by: By,
 }
 
@@ -46,6 +46,54 @@ pub(super) enum By {
     Groups(Wide),
     /// Panels for each.
     Panels(Panels),
+    /// Stacks of neighbouring panels for each group of them.
+    Patches(Patch),
+    /// Sources of a gradient's stacks for each group of them.
+    Stacks(Stacks),
+}
+
+/// Work-groups of groups of warps that sum a gradient over stacks of neighbouring panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Stacks {
+    /// Groups of warps.
+    pub(super) groups: usize,
+    /// Times 64 channels of sources of each.
+    pub(super) deep: usize,
+    /// Most patterns of a share, and most taps.
+    pub(super) patterns: usize,
+    pub(super) taps: usize,
+    /// Work-groups that are to share a multiprocessor.
+    pub(super) together: usize,
+}
+
+/// Work-groups of groups of warps that make a patch of neighbouring panels, a stack each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Patch {
+    /// Groups of warps.
+    pub(super) groups: usize,
+    /// Channels of a source panel.
+    pub(super) channels: usize,
+    /// Rows of the ribbon of weights.
+    pub(super) ribbon: usize,
+    /// Sources in shared memory at a time.
+    pub(super) stages: usize,
+    /// Sources that a stack is multiplied by in one chunk.
+    pub(super) sources: usize,
+    /// Work-groups that are to share a multiprocessor.
+    pub(super) together: usize,
+}
+
+impl Patch {
+    /// The patches of panels of so many channels.
+    pub(super) fn shape(self, channels: usize) -> PatchShape {
+        PatchShape {
+            panels: cuda::STACKED / channels,
+            channels,
+            stacks: self.groups,
+            stages: self.stages,
+            together: self.sources,
+        }
+    }
 }
 
 /// Work-groups of groups of warps. Gradients have no panels.
@@ -102,6 +150,7 @@ impl Units {
             cut: whole && !exact && self.form(operands) != Form::Plain,
             result: Form::Plain,
             groups: device.groups,
+            neighbours: device.neighbours,
             by: By::Pieces,
         })
     }
@@ -115,24 +164,31 @@ impl Units {
         }
     }
 
-    /// Whether panels of so many rows and channels lie in blocks where they are cut.
-    pub(super) fn has_blocks(self, panels: usize, rows: usize, channels: usize) -> bool {
-        matches!(self, Self::Cuda(Parts { groups: true, .. }))
-            && panels >= PANELS_IN_BLOCKS
-            && rows <= ROWS_IN_BLOCKS
-            && channels.is_multiple_of(cuda::BLOCK)
+    /// Channels of the blocks in which so many panels, of so many rows and channels, lie where they are cut.
+    pub(super) fn block(self, operands: Operands, sides: [usize; 3]) -> Option<usize> {
+        let [panels, rows, channels] = sides;
+        let Self::Cuda(Parts {
+            groups: true,
+            neighbours,
+            ..
+        }) = self
+        else {
+            return None;
+        };
+        let enough = panels >= PANELS_IN_BLOCKS && rows <= ROWS_IN_BLOCKS;
+        let block = cuda::block_of(operands, channels, neighbours);
+        block.filter(|_| enough && self.form(operands) != Form::Plain)
     }
 
-    /// How operands are cut that lie in blocks.
-    pub(super) fn blocks(self, operands: Operands, rows: usize, channels: usize) -> Form {
-        match self.form(operands) {
-            Form::Plain => Form::Plain,
-            form => Form::Blocks(Blocks {
-                two_parts: form.has_two_parts(),
-                rows,
-                channels,
-            }),
-        }
+    /// How operands are cut that lie in blocks of so many of their channels.
+    pub(super) fn blocks(self, operands: Operands, block: usize, sides: [usize; 2]) -> Form {
+        let [rows, channels] = sides;
+        Form::Blocks(Blocks {
+            two_parts: self.form(operands).has_two_parts(),
+            block,
+            rows,
+            channels,
+        })
     }
 
     /// Channels of the panels that stand for those of a layer whose inputs are too few to be copied together: those of
@@ -145,21 +201,22 @@ impl Units {
             && layer.weights() >= FEW
             && layer.wiring.taps() <= THREADS;
         let channels = layer.wiring.taps() * layer.inputs;
-        let multiple = match self.has_blocks(layer.locations(), batch, layer.outputs) {
-            true => cuda::BLOCK,
-            false => TOGETHER,
+        let block = self.block(operands, [layer.locations(), batch, layer.outputs]);
+        let wide = match block {
+            Some(cuda::EIGHT) => cuda::widened(channels),
+            Some(block) => Some(channels.next_multiple_of(block)),
+            None => None,
         };
-        unfolds.then_some(channels.next_multiple_of(multiple))
+        unfolds.then_some(wide.unwrap_or(channels.next_multiple_of(TOGETHER)))
     }
 
     /// How a result of so many panels, rows and channels is to lie in memory.
-    pub(super) fn result(self, operands: Operands, [panels, rows, channels]: [usize; 3]) -> Form {
-        match channels.is_multiple_of(TOGETHER) {
-            true if self.has_blocks(panels, rows, channels) => {
-                self.blocks(operands, rows, channels)
-            }
-            true => self.form(operands),
-            false => Form::Plain,
+    pub(super) fn result(self, operands: Operands, sides: [usize; 3]) -> Form {
+        let [_, rows, channels] = sides;
+        match self.block(operands, sides) {
+            Some(block) => self.blocks(operands, block, [rows, channels]),
+            None if channels.is_multiple_of(TOGETHER) => self.form(operands),
+            None => Form::Plain,
         }
     }
 
@@ -203,6 +260,17 @@ impl Units {
         }
     }
 
+    /// The same, for whom panels of few channels lie in blocks only if `neighbours` says so.
+    pub(super) fn with_neighbours(self, neighbours: bool) -> Self {
+        match self {
+            Self::Cuda(parts) => Self::Cuda(Parts {
+                neighbours: parts.neighbours && neighbours,
+                ..parts
+            }),
+            other => other,
+        }
+    }
+
     /// What multiplies such operands on a device, as far as it says itself.
     pub(super) fn reported(properties: &DeviceProperties, operands: Operands) -> Self {
         let kind = match operands {
@@ -230,57 +298,9 @@ impl Units {
     }
 }
 
-impl GpuBackend {
-    /// Rounds what products read to so many bits, when it is staged: what lies in memory stays f32. Matrix units
-    /// multiply it where the device has them for such operands and passes a trial, which compiles one kernel.
-    #[must_use]
-    pub fn rounding(mut self, operands: Operands) -> Self {
-        self.operands = operands;
-        self.units = self.memory().units(operands);
-        if self.units == Units::Matrix && !self.multiplies_exactly() {
-            self.units = Units::Scalar;
-        }
-        self
-    }
-
-    /// Whether a product of small integers, which no precision rounds, is what it should be.
-    ///
-    /// CubeCL reports instructions for some devices that have none, and its kernels then do not compile.
-    fn multiplies_exactly(&self) -> bool {
-        const BATCH: usize = 40;
-        const INPUTS: usize = 50;
-        const OUTPUTS: usize = 36;
-        let layer = Layer {
-            wiring: Arc::new(Wiring::dense()),
-            inputs: INPUTS,
-            outputs: OUTPUTS,
-            scale: 1.0,
-            norm: Norm::None,
-            activation: Activation::Linear,
-        };
-        let integers = |count: usize, step: usize| -> Vec<f32> {
-            (0..count).map(|i| (i * step % 11) as f32 - 5.0).collect()
-        };
-        let (weights, panel) = (integers(INPUTS * OUTPUTS, 7), integers(BATCH * INPUTS, 3));
-        let [weight, input] = [&weights, &panel].map(|values| self.buffer_of(values));
-        let out = GpuBuffer::empty(self.memory(), BATCH * OUTPUTS);
-        let walk = self.walk(&layer, BATCH, Direction::Forward);
-        self.product(walk, 1.0, &weight, None, &input, &out);
-        let expected = (0..BATCH * OUTPUTS).map(|at| -> f32 {
-            let (row, column) = (at / OUTPUTS, at % OUTPUTS);
-            (0..INPUTS)
-                .map(|i| panel[row * INPUTS + i] * weights[i * OUTPUTS + column])
-                .sum()
-        });
-        let found = self.memory().read(out.region());
-        found.is_ok_and(|found| found.into_iter().eq(expected))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GpuApi;
     use cubecl::ir::features::Features;
     use cubecl::ir::{HardwareProperties, MemoryDeviceProperties};
     use cubecl::profile::TimingMethod;
@@ -342,21 +362,5 @@ mod tests {
         let mut little_memory = bf16;
         little_memory.hardware.max_shared_memory_size = 32 << 10;
         assert_eq!(units(&little_memory), [Scalar; 3]);
-    }
-
-    /// What needs no rounding is exact by whatever multiplies, so that only units that are broken fail the trial.
-    #[test]
-    fn the_trial_needs_no_rounding() {
-        let api = match cfg!(target_vendor = "apple") {
-            true => GpuApi::Metal,
-            false => GpuApi::Vulkan,
-        };
-        for operands in PRECISIONS {
-            match GpuBackend::open(api, None) {
-                Ok(backend) => assert!(backend.rounding(operands).multiplies_exactly()),
-                Err(e) if std::env::var_os("SANSPROP_REQUIRE_GPU").is_some() => panic!("{e}"),
-                Err(e) => println!("skipped without a GPU: {e}"),
-            }
-        }
     }
 }

@@ -1,13 +1,14 @@
 //! What a product walks over: a layer's wiring in one of its directions, and what the layer reads.
 
-use super::buffer::{Fragments, GpuBuffer, Unfolding};
+use super::buffer::{Fragments, GpuBuffer, Ribbon, Unfolding};
 use super::cuda;
 use super::operands::{Form, Operands};
 use super::tile::{Direction, SIDE, Tile};
-use super::units::{By, Panels, Units};
-use super::wiring::DeviceWiring;
+use super::units::{By, Panels, Patch, Units};
+use super::wiring::{DeviceWiring, Patches};
 use super::work::{Item, Kernel, Span};
 use crate::Layer;
+use std::sync::Arc;
 
 /// The walk of a product over a layer's wiring.
 #[derive(Clone, Copy)]
@@ -86,26 +87,53 @@ impl<'a> Walk<'a> {
         input: Span,
         wiring: &DeviceWiring,
     ) -> Item {
-        let [_, channels, locations, columns] = self.ends();
+        let columns = self.ends()[3];
         let (links, groups) = match (self.tile.units.by(), self.direction) {
             (By::Groups(wide), direction) => {
                 let bundles = wiring.bundles(direction, wide.panels);
                 (&bundles.list, bundles.count * columns / self.tile.columns)
             }
+            (By::Patches(patch), _) => {
+                let patches = self.patches(wiring, patch).expect("looked up before");
+                return self.item_of(
+                    kernel,
+                    scale,
+                    [weight, input],
+                    patches.list.start,
+                    patches.count,
+                );
+            }
             (_, Direction::Forward) => (&wiring.forward, self.groups()),
             (_, Direction::Backward) => (&wiring.backward, self.groups()),
         };
+        self.item_of(kernel, scale, [weight, input], links.start, groups)
+    }
+
+    fn item_of(
+        &self,
+        kernel: Kernel,
+        scale: f64,
+        [weight, input]: [Span; 2],
+        links: usize,
+        groups: usize,
+    ) -> Item {
+        let [_, channels, locations, columns] = self.ends();
         Item::new(kernel, groups)
             .reads(weight)
             .reads(input)
-            .count(links.start)
+            .count(links)
             .counts([self.batch, channels, columns, locations])
             .factor(scale)
             .counts([self.input_len(), self.layer.wiring.taps()])
     }
 
     /// Weights and source panels as the product reads them.
-    pub(super) fn operands(&self, weight: &GpuBuffer, input: &Input<'_>) -> [Span; 2] {
+    pub(super) fn operands(
+        &self,
+        weight: &GpuBuffer,
+        input: &Input<'_>,
+        wiring: &DeviceWiring,
+    ) -> [Span; 2] {
         let lengths = [self.layer.weights(), self.input_len()];
         let units = self.tile.units;
         if !units.cuts() {
@@ -115,10 +143,28 @@ impl<'a> Walk<'a> {
         let weight = match units.by() {
             By::Groups(_) => {
                 let [panels, channels, ..] = self.ends();
-                let input_form = units.blocks(self.tile.operands, self.batch, channels);
-                let of_weights = units.blocks(self.tile.operands, cuda::BLOCK, self.layer.outputs);
-                let input = input.cut(input_form, panels * self.batch * channels);
+                let blocks = |sides| units.blocks(self.tile.operands, cuda::BLOCK, sides);
+                let of_weights = blocks([cuda::BLOCK, self.layer.outputs]);
+                let of_input = blocks([self.batch, channels]);
+                let input = input.cut(of_input, panels * self.batch * channels);
                 return [weight.cut(of_weights, lengths[0]), input];
+            }
+            By::Patches(patch) => {
+                let patches = self.patches(wiring, patch).expect("looked up before");
+                let channels = patch.channels;
+                let ribbon = Ribbon {
+                    taps: patches.taps,
+                    taps_at: patches.list.start + patches.ribbon_at,
+                    channels,
+                    columns: self.ends()[3],
+                    backward: self.direction == Direction::Backward,
+                };
+                let sides = [self.batch, channels];
+                let of_input = units.blocks(self.tile.operands, cuda::EIGHT, sides);
+                return [
+                    weight.ribbon(form, ribbon, lengths[0]),
+                    input.cut(of_input, lengths[1]),
+                ];
             }
             By::Panels(Panels { channels, .. }) => {
                 let fragments = Fragments {
@@ -130,6 +176,7 @@ impl<'a> Walk<'a> {
                 weight.fragments(form, fragments)
             }
             By::Pieces => weight.cut(form, lengths[0]),
+            By::Stacks(_) => unreachable!("only gradients are summed over stacks"),
         };
         [weight, input.cut(form, lengths[1])]
     }
@@ -139,8 +186,9 @@ impl<'a> Walk<'a> {
         let [sources, channels, locations, columns] = self.ends();
         let (batch, operands) = (self.batch, self.tile.operands);
         let tile = &mut self.tile;
-        let both = tile.units.has_blocks(sources, batch, channels)
-            && tile.units.has_blocks(locations, batch, columns);
+        let ends = [[sources, batch, channels], [locations, batch, columns]];
+        let block = |sides| tile.units.block(operands, sides);
+        let both = ends.map(block) == [Some(cuda::BLOCK); 2];
         if let Units::Cuda(parts) = &mut tile.units
             && parts.cut
             && both
@@ -153,16 +201,47 @@ impl<'a> Walk<'a> {
         self
     }
 
-    /// The same product, whose work-groups hold all rows of a panel: with a warp for each panel where channels are few, by
-    /// groups of warps where they are many.
-    pub(super) fn of_whole_panels(mut self) -> Self {
-        self = self.in_groups();
+    fn patches(&self, wiring: &DeviceWiring, patch: Patch) -> Option<Arc<Patches>> {
+        let shape = patch.shape(self.ends()[3]);
+        wiring.patches(&self.layer.wiring, self.direction, shape)
+    }
+
+    /// The same product, by groups of warps that make neighbouring panels together, where both its ends lie in blocks of
+    /// eight channels.
+    fn in_patches(mut self, wiring: &DeviceWiring) -> Self {
+        let [sources, channels, locations, columns] = self.ends();
+        let (batch, operands) = (self.batch, self.tile.operands);
+        let ends = [[sources, batch, channels], [locations, batch, columns]];
+        let block = |sides| self.tile.units.block(operands, sides);
+        let both = ends.map(block) == [Some(cuda::EIGHT); 2];
+        if !both || !self.tile.units.cuts() {
+            return self;
+        }
+        let of_stack = cuda::STACKED / columns;
+        let taps = wiring.taps_of_ribbon(&self.layer.wiring, self.direction, of_stack);
+        let sides = [batch, channels, columns];
+        let choices = cuda::patches(locations, sides, taps, operands);
+        let there = |patch: &Patch| self.patches(wiring, *patch).is_some();
+        if let Some(patch) = choices.into_iter().find(there) {
+            self.tile.columns = columns;
+            self.tile.rows = batch.next_multiple_of(cuda::SAMPLES);
+            self.tile.units = self.tile.units.taking(By::Patches(patch));
+        }
+        self
+    }
+
+    /// The same product, whose work-groups hold all rows of a panel: by groups of warps where operands lie as these take
+    /// them, else with a warp for each panel where channels are few.
+    pub(super) fn of_whole_panels(mut self, wiring: &DeviceWiring) -> Self {
+        self = self.in_groups().in_patches(wiring);
         let [_, channels, locations, columns] = self.ends();
         let tile = &mut self.tile;
         let Units::Cuda(parts) = &mut tile.units else {
             return self;
         };
         if parts.cut
+            && parts.by == By::Pieces
+            && !parts.result.in_blocks()
             && let Some([wide, warps]) = cuda::columns_and_warps(locations, channels, columns)
         {
             parts.by = By::Panels(Panels { channels, warps });

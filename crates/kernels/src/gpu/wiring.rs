@@ -1,10 +1,11 @@
 //! Wirings in a device's memory, uploaded once.
 
 use super::memory::{Device, LinkList};
+use super::patches::{NONE, PatchShape, ShareList, patch_list, ribbon_of, share_list, stacks};
 use super::tile::Direction;
 use crate::{Links, Wiring};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A wiring on a device.
 pub(super) struct DeviceWiring {
@@ -20,6 +21,34 @@ pub(super) struct DeviceWiring {
     forward_bundles: [Bundles; 2],
     /// Sources alone, and in twos.
     backward_bundles: [Bundles; 2],
+    /// Those asked for so far, of destinations or sources.
+    patches: Mutex<KnownPatches>,
+    /// Shares of gradients asked for so far: of stacks of so many panels, of so many patterns, with so many zeros.
+    shares: Mutex<HashMap<[usize; 3], Arc<Shares>>>,
+    /// Taps in the ribbons of stacks of so many panels.
+    ribbons: Mutex<HashMap<(Direction, usize), usize>>,
+    device: Weak<Device>,
+}
+
+type KnownPatches = HashMap<(Direction, PatchShape), Option<Arc<Patches>>>;
+
+/// How a gradient is shared ([`share_list`]).
+pub(super) struct Shares {
+    pub(super) list: LinkList,
+    pub(super) shares: usize,
+    pub(super) stacks: usize,
+    /// Most patterns of a share, and most taps.
+    pub(super) patterns: usize,
+    pub(super) taps: usize,
+}
+
+/// Neighbouring panels that are made together ([`patch_list`]).
+pub(super) struct Patches {
+    pub(super) list: LinkList,
+    pub(super) count: usize,
+    /// Taps in the ribbon, and where they begin in the list.
+    pub(super) taps: usize,
+    pub(super) ribbon_at: usize,
 }
 
 /// Panels that are made together, as they have links of the same taps: their number, starts, panels, then (tap, a location
@@ -37,10 +66,91 @@ impl DeviceWiring {
             Direction::Backward => &self.backward_bundles[panels - 1],
         }
     }
+
+    /// Taps in the ribbon of stacks of so many panels; `wiring` is what this one was made of.
+    pub(super) fn taps_of_ribbon(
+        &self,
+        wiring: &Wiring,
+        direction: Direction,
+        panels: usize,
+    ) -> usize {
+        let mut known = lock(&self.ribbons);
+        let make = || {
+            let (links, locations) = links_of(wiring, direction);
+            ribbon_of(&stacks(links, locations, panels), panels).len()
+        };
+        *known.entry((direction, panels)).or_insert_with(make)
+    }
+
+    /// Patches of such a shape, if there are any.
+    pub(super) fn patches(
+        &self,
+        wiring: &Wiring,
+        direction: Direction,
+        shape: PatchShape,
+    ) -> Option<Arc<Patches>> {
+        let taps = self.taps_of_ribbon(wiring, direction, shape.panels);
+        let mut known = lock(&self.patches);
+        let make = || {
+            let (links, locations) = links_of(wiring, direction);
+            patch_list(links, locations, shape).map(|made| {
+                Arc::new(Patches {
+                    list: self.link_list(&made.values),
+                    count: made.count,
+                    taps,
+                    ribbon_at: made.ribbon_at,
+                })
+            })
+        };
+        known.entry((direction, shape)).or_insert_with(make).clone()
+    }
+
+    /// A gradient's shares of up to so many patterns, if their taps allow it, of stacks of so many panels, with so many zeros.
+    pub(super) fn shares(
+        &self,
+        wiring: &Wiring,
+        panels: usize,
+        most: usize,
+        zeros: usize,
+    ) -> Arc<Shares> {
+        let mut known = lock(&self.shares);
+        let make = || {
+            let links = links_of(wiring, Direction::Forward);
+            let ShareList {
+                values,
+                shares,
+                stacks,
+                patterns,
+                taps,
+            } = share_list(links, wiring.taps(), panels, most, zeros);
+            Arc::new(Shares {
+                list: self.link_list(&values),
+                shares,
+                stacks,
+                patterns,
+                taps,
+            })
+        };
+        Arc::clone(known.entry([panels, most, zeros]).or_insert_with(make))
+    }
+
+    fn link_list(&self, values: &[u32]) -> LinkList {
+        let device = self.device.upgrade();
+        device.expect("whoever asks has a device").link_list(values)
+    }
 }
 
-/// What stands for a panel that is not there.
-const NO_PANEL: u32 = u32::MAX;
+/// A wiring's links in one of its directions, and the locations that have them.
+fn links_of(wiring: &Wiring, direction: Direction) -> (&Links, usize) {
+    match direction {
+        Direction::Forward => (wiring.forward(), wiring.destinations()),
+        Direction::Backward => (wiring.backward(), wiring.sources()),
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Locations in bundles of so many, whose links have the same taps. What is left over of such locations is a bundle with
 /// fewer, the first one's links in place of those of whom is missing.
@@ -62,7 +172,7 @@ fn in_bundles(links: &Links, locations: usize, panels: usize) -> (Vec<u32>, usiz
     let mut entries = Vec::new();
     for bundle in &bundles {
         let member = |n: usize| bundle.get(n).copied();
-        members.extend((0..panels).map(|n| member(n).map_or(NO_PANEL, |at| at as u32)));
+        members.extend((0..panels).map(|n| member(n).map_or(NONE, |at| at as u32)));
         for (number, link) in links.of(bundle[0]).iter().enumerate() {
             entries.push(link.tap);
             let of = |n| links.of(member(n).unwrap_or(bundle[0]))[number].location;
@@ -116,7 +226,7 @@ pub(super) struct Wirings(Mutex<Known>);
 impl Wirings {
     /// The wiring on a device.
     pub(super) fn get(&self, device: &Arc<Device>, wiring: &Arc<Wiring>) -> Arc<DeviceWiring> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let key = Arc::as_ptr(wiring) as usize;
         if let Some((owner, found)) = known.get(&key)
             && owner.strong_count() > 0
@@ -141,6 +251,10 @@ impl Wirings {
             }),
             forward_bundles: bundles(wiring.forward(), wiring.destinations()),
             backward_bundles: bundles(wiring.backward(), wiring.sources()),
+            patches: Mutex::default(),
+            ribbons: Mutex::default(),
+            shares: Mutex::default(),
+            device: Arc::downgrade(device),
         });
         known.insert(key, (Arc::downgrade(wiring), Arc::clone(&made)));
         made

@@ -47,6 +47,7 @@ pub(super) enum Kernel {
     Cut(Form),
     Unfold(Form),
     Fragments(Form),
+    Ribbon(Form),
     Join(Form),
     Clear,
     Copy,

@@ -306,30 +306,58 @@ pub fn whole_tiles(batch: usize) -> Vec<(String, Case)> {
 /// few links or none. Among them layers of which only one end lies so, and minibatches too large for it.
 pub fn blocks() -> Vec<(String, Case)> {
     let conv = Wiring::conv3x3;
-    let case = |wiring: Wiring, channels: [usize; 2], batch, norm, activation| {
-        let [inputs, outputs] = channels;
-        let name = format!(
-            "{} to {} panels, {inputs} to {outputs}, batch {batch} {norm:?}",
-            wiring.sources(),
-            wiring.destinations()
-        );
-        (
-            name,
-            Case::new(wiring, inputs, outputs, batch, norm, activation),
-        )
-    };
     use {Activation::*, Norm::*};
     vec![
-        case(conv(4, 5, 1), [64, 64], 9, Location, Tanh),
-        case(conv(8, 8, 2), [128, 64], 100, None, Relu),
-        case(conv(9, 8, 2), [64, 64], 24, Channel, Erf),
-        case(conv(4, 4, 1), [64, 128], 128, Location, Relu),
-        case(conv(16, 16, 1), [64, 128], 6, None, Tanh),
-        case(conv(16, 16, 1), [3, 64], 20, Location, Relu),
-        case(Wiring::sequence(17, 19, 2), [64, 192], 70, Location, Tanh),
-        case(conv(5, 4, 1), [64, 72], 10, Location, Tanh),
-        case(conv(5, 4, 1), [3, 64], 7, Location, Tanh),
-        case(conv(4, 4, 1), [64, 64], 130, Location, Tanh),
+        named(conv(4, 5, 1), [64, 64], 9, Location, Tanh),
+        named(conv(8, 8, 2), [128, 64], 100, None, Relu),
+        named(conv(9, 8, 2), [64, 64], 24, Channel, Erf),
+        named(conv(4, 4, 1), [64, 128], 128, Location, Relu),
+        named(conv(16, 16, 1), [64, 128], 6, None, Tanh),
+        named(conv(16, 16, 1), [3, 64], 20, Location, Relu),
+        named(Wiring::sequence(17, 19, 2), [64, 192], 70, Location, Tanh),
+        named(conv(5, 4, 1), [64, 72], 10, Location, Tanh),
+        named(conv(5, 4, 1), [3, 64], 7, Location, Tanh),
+        named(conv(4, 4, 1), [64, 64], 130, Location, Tanh),
+    ]
+}
+
+/// A case with a name that tells its sizes.
+fn named(
+    wiring: Wiring,
+    [inputs, outputs]: [usize; 2],
+    batch: usize,
+    norm: Norm,
+    activation: Activation,
+) -> (String, Case) {
+    let (sources, destinations) = (wiring.sources(), wiring.destinations());
+    let name = format!(
+        "{sources} to {destinations} panels, {inputs} to {outputs}, batch {batch} {norm:?}"
+    );
+    (
+        name,
+        Case::new(wiring, inputs, outputs, batch, norm, activation),
+    )
+}
+
+/// Panels enough, of so few channels that neighbouring ones are made together: as many as fill a stack of them and fewer,
+/// whose sources many or few of them share, with rows of locations that no stack fills. Among them layers that stand for
+/// unfolded ones, some of which only one end lies in such blocks, and minibatches too large for it.
+pub fn neighbours() -> Vec<(String, Case)> {
+    let conv = Wiring::conv3x3;
+    use {Activation::*, Norm::*};
+    vec![
+        named(conv(4, 5, 1), [32, 32], 9, Location, Tanh),
+        named(conv(8, 8, 2), [32, 32], 100, Location, Relu),
+        named(conv(9, 8, 2), [16, 32], 24, Channel, Erf),
+        named(conv(8, 8, 1), [8, 8], 100, Location, Relu),
+        named(conv(4, 16, 1), [16, 8], 20, None, Tanh),
+        named(conv(16, 16, 1), [3, 32], 20, Location, Relu),
+        named(conv(16, 16, 1), [3, 8], 6, Location, Tanh),
+        named(Wiring::sequence(17, 19, 2), [8, 16], 70, Location, Tanh),
+        named(conv(5, 4, 1), [32, 24], 10, Location, Tanh),
+        named(conv(5, 4, 1), [3, 16], 7, Location, Tanh),
+        named(conv(5, 4, 1), [16, 64], 7, Location, Relu),
+        named(conv(4, 4, 1), [8, 8], 130, Location, Tanh),
     ]
 }
 

@@ -71,6 +71,17 @@ fn channels_that_make_whole_blocks() {
 }
 
 #[test]
+fn neighbouring_panels_of_few_channels() {
+    if !CUTS {
+        return;
+    }
+    let mut cases = cases::neighbours();
+    let more = cases.split_off(1);
+    check_all(cases, Runs::Two);
+    check_all(more, Runs::One);
+}
+
+#[test]
 fn batches_that_straddle_every_tile_edge() {
     // Rows of a tile come in eights or sixteens.
     let sizes = [1, 2, 7, 9, 17, 45, 100, 257];

@@ -91,14 +91,17 @@ mod tests {
     use super::super::super::gradient::GradientTile;
     use super::super::super::operands::{Form, Operands};
     use super::super::super::panel::Arrival;
+    use super::super::super::patches::{ribbon_of, share_list, stacks as stacks_of};
     use super::super::super::tile::{Direction, Tile};
     use super::super::super::units::{By, Panels, Parts, Units};
     use super::super::super::work::Kernel;
     use super::super::nvidia::{HOPPER, compiler_is_there};
     use super::super::programs::{next_step, source};
-    use super::super::{BLOCK, SAMPLES, sides_of_a_gradient, wide_product};
+    use super::super::{
+        BLOCK, SAMPLES, STACKED, most_patterns, patches, sides_of_a_gradient, stacks, wide_product,
+    };
     use super::*;
-    use crate::Activation;
+    use crate::{Activation, Links, Wiring};
     use rayon::prelude::*;
 
     /// A chip of consumers, which has little shared memory.
@@ -119,6 +122,7 @@ mod tests {
                 cut,
                 result: Form::Plain,
                 groups: false,
+                neighbours: false,
                 by: By::Pieces,
             })
         };
@@ -275,6 +279,68 @@ mod tests {
         products.chain(gradients).collect()
     }
 
+    /// Kernels that make neighbouring panels together, which only Hopper's do: of layers at strides one and two, both ways,
+    /// and of one tap, and gradients of these.
+    fn by_patches(operands: Operands) -> Vec<Kernel> {
+        let units = |by| {
+            Units::Cuda(Parts {
+                cut: true,
+                groups: true,
+                by,
+                ..Parts::default()
+            })
+        };
+        let arrival = Arrival {
+            normalised: true,
+            activation: Activation::Relu,
+        };
+        let product = |links: &Links, locations, channels, columns| {
+            let panels = STACKED / columns;
+            let taps = ribbon_of(&stacks_of(links, locations, panels), panels).len();
+            let choices = patches(locations, [100, channels, columns], taps, operands);
+            let tile = Tile {
+                rows: 100usize.next_multiple_of(SAMPLES),
+                columns,
+                operands,
+                units: units(By::Patches(choices.into_iter().next()?)),
+            };
+            Some(both_directions(tile, arrival))
+        };
+        let gradient = |wiring: &Wiring, inputs, outputs| {
+            let most = most_patterns(inputs, 100, operands);
+            let links = (wiring.forward(), wiring.destinations());
+            let list = share_list(links, wiring.taps(), STACKED / outputs, most, 0);
+            let tile = GradientTile {
+                inputs,
+                outputs,
+                all_taps: 0,
+                panel: [100, 1],
+                operands,
+                units: units(By::Stacks(stacks(
+                    inputs,
+                    100,
+                    [list.patterns, list.taps],
+                    operands,
+                ))),
+            };
+            (list.patterns <= most).then_some(Kernel::GradientPart(tile, Form::Plain))
+        };
+        let [one, two] = [1, 2].map(|stride| Wiring::conv3x3(32, 32, stride));
+        let alone = Wiring::sequence(1024, 1024, 0);
+        let sizes = [8, 16, 32, 64].map(|channels| (&one, channels, channels));
+        let others = [(&two, 32, 32), (&alone, 32, 8), (&alone, 32, 32)];
+        let kernels = sizes
+            .into_iter()
+            .chain(others)
+            .flat_map(|(wiring, inputs, outputs)| {
+                let panels = wiring.destinations();
+                let products = product(wiring.forward(), panels, inputs, outputs);
+                let gradient = gradient(wiring, inputs, outputs);
+                products.into_iter().flatten().chain(gradient)
+            });
+        kernels.chain([Kernel::Ribbon(Form::TwoParts)]).collect()
+    }
+
     /// What the emulation's compiler takes is not all that NVIDIA's must take.
     #[test]
     fn kernels_compile_for_every_kind_of_chip() {
@@ -291,7 +357,7 @@ mod tests {
             .map(|kernel| (source(*kernel), LARGE));
         let of_hopper = [Operands::F32, Operands::Bf16]
             .into_iter()
-            .flat_map(by_groups)
+            .flat_map(|operands| [by_groups(operands), by_patches(operands)].concat())
             .map(|kernel| (source(kernel), HOPPER));
         let mut sources: Vec<(Source, &str)> = gradients
             .chain(of_hopper)

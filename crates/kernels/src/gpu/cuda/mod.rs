@@ -14,9 +14,10 @@ mod shares;
 pub(super) use driver::Allocation;
 pub(super) use nvidia::{cuda_devices, open_cuda};
 pub(super) use shares::{
-    BIAS_GROUPS, BLOCK, GRADIENT_GROUPS, SAMPLES, WARPS, columns_and_warps, columns_of_a_group,
-    parts_of_wide_gradient, sides_of_a_gradient, sides_of_all_taps, values_added_by_a_group,
-    wide_gradient, wide_product,
+    BIAS_GROUPS, BLOCK, EIGHT, GRADIENT_GROUPS, SAMPLES, STACKED, WARPS, block_of,
+    columns_and_warps, columns_of_a_group, most_patterns, parts_of_stacks, parts_of_wide_gradient,
+    patches, sides_of_a_gradient, sides_of_all_taps, stacks, values_added_by_a_group,
+    wide_gradient, wide_product, widened,
 };
 
 use super::accelerator::{Accelerator, DeviceArray, Kept, Place};
@@ -156,6 +157,7 @@ impl<D: Driver> Accelerator for Cuda<D> {
     fn units(&self, _: Operands) -> Units {
         Units::Cuda(Parts {
             groups: self.driver.has_groups(),
+            neighbours: self.driver.has_groups(),
             ..Parts::default()
         })
     }

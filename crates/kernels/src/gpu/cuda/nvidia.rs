@@ -93,10 +93,8 @@ pub(in super::super) fn open_cuda(index: Option<usize>) -> Result<GpuBackend, Gp
         reason,
     };
     let driver = Nvidia::open(index).map_err(failed)?;
-    Ok(GpuBackend::on(
-        Box::new(Cuda::new(driver)),
-        title(&devices[index]),
-    ))
+    let backend = GpuBackend::on(Box::new(Cuda::new(driver)), title(&devices[index]));
+    Ok(backend.trying_neighbours())
 }
 
 /// A device, with one stream in which everything happens in order.

@@ -4,12 +4,12 @@ use super::super::matrix::PLANE;
 use super::super::operands::{Form, Operands};
 use super::super::panel::Arrival;
 use super::super::tile::{Direction, Tile};
-use super::super::units::{By, Panels, Parts, Units, Wide};
-use super::{Kernel, WARPS};
+use super::super::units::{By, Panels, Parts, Patch, Stacks, Units, Wide};
+use super::{Kernel, STACKED, WARPS};
 use crate::Activation;
 
 /// The text that all kernels share, without what a device or an emulation of one says about itself.
-const SHARED: [&str; 17] = [
+const SHARED: [&str; 20] = [
     include_str!("source/work.cuh"),
     include_str!("source/activation.cuh"),
     include_str!("source/stage.cuh"),
@@ -21,11 +21,14 @@ const SHARED: [&str; 17] = [
     include_str!("source/panel.cuh"),
     include_str!("source/recurrent.cuh"),
     include_str!("source/gradient.cuh"),
+    include_str!("source/channels.cuh"),
     include_str!("source/wide.cuh"),
+    include_str!("source/patch.cuh"),
     include_str!("source/wide_panel.cuh"),
     include_str!("source/wide_gradient.cuh"),
     include_str!("source/gradients.cuh"),
     include_str!("source/warp_gradient.cuh"),
+    include_str!("source/patch_gradient.cuh"),
     include_str!("source/elementwise.cuh"),
 ];
 
@@ -182,14 +185,18 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
         By::Pieces if tile.units.cuts() => ("CutProduct", WARPS),
         By::Pieces => ("Product", WARPS),
         By::Groups(wide) => return wide_product(name, tile, wide, direction, activation),
+        By::Patches(patch) => return patch_product(name, tile, patch, activation),
         By::Panels(Panels { warps, .. }) => ("WarpProduct", warps),
+        By::Stacks(_) => unreachable!("only gradients are summed over stacks"),
     };
     let product = match tile.units.by() {
         By::Panels(Panels { channels, .. }) => {
             let rows = tile.rows;
             format!("{kind}<{channels}, {columns}, {rows}, {warps}, {precision}>")
         }
-        By::Pieces | By::Groups(_) => format!("{kind}<{columns}, {precision}, {way}>"),
+        By::Pieces | By::Groups(_) | By::Patches(_) | By::Stacks(_) => {
+            format!("{kind}<{columns}, {precision}, {way}>")
+        }
     };
     let function = match activation {
         Some(activation) => format!("{name}<{product}, {}>", sigma(activation)),
@@ -228,6 +235,36 @@ fn wide_product(
     let rows = tile.rows;
     let product =
         format!("WideProduct<{groups}, {deep}, {panels}, {rows}, {together}, {precision}, {way}>");
+    let columns = panels * rows;
+    of_blocks(name, &product, activation, [groups, together, columns])
+}
+
+/// The same by groups of warps that make neighbouring panels together.
+fn patch_product(name: &str, tile: Tile, patch: Patch, activation: Option<Activation>) -> Source {
+    let precision = precision(tile.operands, tile.units);
+    let Patch {
+        groups,
+        channels,
+        ribbon,
+        stages,
+        sources,
+        together,
+    } = patch;
+    let Tile { columns, rows, .. } = tile;
+    let product = format!(
+        "PatchProduct<{groups}, {channels}, {columns}, {ribbon}, {rows}, {stages}, {sources}, {precision}>"
+    );
+    of_blocks(name, &product, activation, [groups, together, rows])
+}
+
+/// A product of panels in blocks: of so many groups of warps, so many work-groups of which share a multiprocessor, with an
+/// instruction of so many columns.
+fn of_blocks(
+    name: &str,
+    product: &str,
+    activation: Option<Activation>,
+    [groups, together, columns]: [usize; 3],
+) -> Source {
     let function = match (name, activation) {
         ("forward_panel", Some(activation)) => {
             format!("forward_blocks<{product}, {}>", sigma(activation))
@@ -242,7 +279,7 @@ fn wide_product(
         shared: format!("({product}::SHARED)"),
         warps: WARPS_OF_A_GROUP * groups,
         together: together as u32,
-        group_columns: panels * rows,
+        group_columns: columns,
     }
 }
 
@@ -300,6 +337,26 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     group_columns: outputs,
                 };
             }
+            if let By::Stacks(Stacks {
+                groups,
+                deep,
+                patterns,
+                taps,
+                together,
+            }) = tile.units.by()
+            {
+                let batch = tile.panel[0];
+                let sum = format!(
+                    "PatchGradient<{groups}, {deep}, {inputs}, {outputs}, {batch}, {patterns}, {taps}, {together}, {precision}>"
+                );
+                return Source {
+                    function: format!("gradient_of_stacks<{sum}>"),
+                    shared: format!("({sum}::SHARED)"),
+                    warps: WARPS_OF_A_GROUP * groups,
+                    together: together as u32,
+                    group_columns: STACKED,
+                };
+            }
             let cut = tile.units.cuts();
             let sum = format!("Gradient<{inputs}, {outputs}, {precision}, {cut}>");
             Source {
@@ -324,6 +381,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
         Kernel::Cut(_) => elementwise("cut"),
         Kernel::Unfold(_) => elementwise("unfold"),
         Kernel::Fragments(_) => elementwise("fragments"),
+        Kernel::Ribbon(_) => elementwise("ribbon"),
         Kernel::Join(_) => elementwise("join"),
         Kernel::Clear => elementwise("clear"),
         Kernel::Copy => elementwise("copy"),
@@ -353,7 +411,8 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
         Kernel::Normalise(arrival) => normalised(arrival),
         Kernel::Land(arrival, [delta, z]) => {
             let two_parts = bit(z.has_two_parts(), 128);
-            normalised(arrival) | form(delta, 64) | two_parts | bit(z.in_blocks(), 1024)
+            let z_lies = bit(z.in_blocks(), 1024) | bit(z.in_eights(), 2048);
+            normalised(arrival) | form(delta, 64) | two_parts | z_lies
         }
         Kernel::FeedbackPanel {
             tile,
@@ -370,6 +429,7 @@ pub(super) fn variant(kernel: Kernel) -> u32 {
         | Kernel::Cut(of)
         | Kernel::Unfold(of)
         | Kernel::Fragments(of)
+        | Kernel::Ribbon(of)
         | Kernel::Join(of) => form(of, 32),
         _ => 0,
     }
@@ -379,7 +439,8 @@ fn bit(on: bool, bit: u32) -> u32 {
     u32::from(on) * bit
 }
 
-/// Whether an array is cut, which is `cut`, whether it has two parts, and whether it lies in blocks.
+/// Whether an array is cut, which is `cut`, whether it has two parts, and whether and in what blocks it lies.
 fn form(form: Form, cut: u32) -> u32 {
-    bit(form != Form::Plain, cut) | bit(form.has_two_parts(), 128) | bit(form.in_blocks(), 512)
+    let lies = bit(form.in_blocks(), 512) | bit(form.in_eights(), 2048);
+    bit(form != Form::Plain, cut) | bit(form.has_two_parts(), 128) | lies
 }

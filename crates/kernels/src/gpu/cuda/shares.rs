@@ -1,7 +1,7 @@
 //! How CUDA's work-groups share a product or a gradient: their sides, warps and number.
 
 use super::super::operands::Operands;
-use super::super::units::Wide;
+use super::super::units::{Patch, Stacks, Wide};
 
 /// Work-groups that a weight gradient is cut into at least, where there are links enough: a large GPU's
 /// multiprocessors twice.
@@ -10,8 +10,11 @@ pub(in crate::gpu) const GRADIENT_GROUPS: usize = 264;
 pub(in crate::gpu) const BIAS_GROUPS: usize = 132;
 /// Work-groups below which a product's are made narrower: about a large GPU's multiprocessors.
 const FEW_GROUPS: usize = 128;
-/// Channels of a block.
+/// Channels of a block, of panels of many channels and of few.
 pub(in crate::gpu) const BLOCK: usize = 64;
+pub(in crate::gpu) const EIGHT: usize = 8;
+/// Rows of an instruction of groups of warps: the channels of a stack of panels.
+pub(in crate::gpu) const STACKED: usize = 64;
 /// Bytes of shared memory that stages of a multiprocessor's work-groups may take: `ROOM_OF_STAGES` in `source/wide.cuh`.
 const ROOM_OF_STAGES: usize = 225 << 10;
 /// Terms that an instruction sums over.
@@ -37,6 +40,75 @@ pub(in crate::gpu) fn columns_of_a_group(panels: usize, columns: usize, exact: b
         width /= 2;
     }
     width
+}
+
+/// Channels of the blocks in which panels of so many lie: of few, where `neighbours` are made together.
+pub(in crate::gpu) fn block_of(
+    operands: Operands,
+    channels: usize,
+    neighbours: bool,
+) -> Option<usize> {
+    match (channels, operands) {
+        (8 | 16 | 32, _) | (BLOCK, Operands::Bf16) if neighbours => Some(EIGHT),
+        _ => channels.is_multiple_of(BLOCK).then_some(BLOCK),
+    }
+}
+
+/// The next number of channels of panels that lie in blocks of eight.
+pub(in crate::gpu) fn widened(channels: usize) -> Option<usize> {
+    [8, 16, 32, 64].into_iter().find(|&wide| wide >= channels)
+}
+
+/// The work-groups of a product of so many panels, of so many rows, channels of the sources and columns, that makes
+/// neighbouring panels together, with so many taps in the ribbon of its weights: those that there is room for, the best
+/// first.
+pub(in crate::gpu) fn patches(
+    panels: usize,
+    [rows, channels, columns]: [usize; 3],
+    taps: usize,
+    operands: Operands,
+) -> Vec<Patch> {
+    /// Bytes of a value of a part, and of what counts the arrivals of a stage.
+    const VALUE: usize = size_of::<u16>();
+    const ARRIVAL: usize = 8;
+    /// Work-groups below which a patch is made smaller.
+    const ENOUGH: usize = 120;
+    /// Terms that are to be multiplied by in one chunk, and most stages.
+    const MOST_TERMS: usize = 32;
+    const MOST_STAGES: usize = 32;
+    let parts = if operands == Operands::Bf16 { 1 } else { 2 };
+    let rows = rows.next_multiple_of(SAMPLES);
+    let ribbon = taps * columns;
+    let stacks = panels.div_ceil(STACKED / columns);
+    let sources = (MOST_TERMS / channels).max(1);
+    // As `PatchProduct` in `source/patch.cuh` lays them out.
+    let stages = |groups: usize, together: usize| {
+        let weights = parts * channels.max(TERMS) * ribbon;
+        let tiles = parts * groups * STACKED * rows;
+        let stage = VALUE * parts * rows * channels + ARRIVAL;
+        let room = (ROOM_OF_STAGES / together).checked_sub(VALUE * (weights + tiles));
+        room.map_or(0, |room| room / stage).min(MOST_STAGES)
+    };
+    let patch = |groups, together| Patch {
+        groups,
+        channels,
+        ribbon,
+        stages: stages(groups, together),
+        sources,
+        together,
+    };
+    let large = [4, 2]
+        .into_iter()
+        .filter(|groups| stacks / groups >= ENOUGH);
+    let together = (1..=4).rev().map(|together| patch(1, together));
+    let there_are = |least: usize| move |patch: &Patch| patch.stages >= least;
+    // Where several share a multiprocessor, one fetches while another multiplies.
+    let large = large
+        .map(|groups| patch(groups, 1))
+        .filter(there_are(4 * sources));
+    let small = together.filter(there_are((4 * sources).max(10)));
+    let smallest = Some(patch(1, 1)).filter(there_are(2 * sources));
+    large.chain(small).chain(smallest).collect()
 }
 
 /// The work-groups of a product of so many panels, of so many rows and columns, by groups of warps: large ones read little
@@ -127,6 +199,71 @@ pub(in crate::gpu) fn parts_of_wide_gradient(
     };
     (1..=(links / LEAST).clamp(1, at_once))
         .min_by(|&a, &b| links_long(a).total_cmp(&links_long(b)))
+        .unwrap_or(1)
+}
+
+/// Bytes of a stage of a gradient of so many inputs, of so many rows, over stacks: with so many places of sources.
+fn stage_of_stacks(inputs: usize, places: usize, rows: usize, operands: Operands) -> usize {
+    let parts = if operands == Operands::Bf16 { 1 } else { 2 };
+    let samples = rows.next_multiple_of(TERMS);
+    let beyond = (samples - rows) * EIGHT;
+    parts * size_of::<u16>() * (places * rows * inputs + beyond + STACKED * samples)
+}
+
+/// Patterns that a share of a gradient over stacks may have: sums of so many channels there are registers for, and two stages
+/// room.
+pub(in crate::gpu) fn most_patterns(inputs: usize, rows: usize, operands: Operands) -> usize {
+    let places = SIDES_OF_STACKS.map(|[groups, deep]| groups * deep * STACKED / inputs);
+    let fits =
+        |&places: &usize| 2 * stage_of_stacks(inputs, places, rows, operands) <= ROOM_OF_STAGES;
+    places.into_iter().rev().find(fits).unwrap_or(0)
+}
+
+/// Groups of warps of a gradient over stacks, and how many times 64 channels of sources each may have.
+const SIDES_OF_STACKS: [[usize; 2]; 6] = [[1, 1], [2, 1], [3, 1], [4, 1], [3, 2], [4, 2]];
+
+/// The work-groups of such a gradient, of shares of so many patterns and taps.
+pub(in crate::gpu) fn stacks(
+    inputs: usize,
+    rows: usize,
+    [patterns, taps]: [usize; 2],
+    operands: Operands,
+) -> Stacks {
+    let holds = |&[groups, deep]: &[usize; 2]| groups * deep * STACKED >= patterns * inputs;
+    let [groups, deep] = SIDES_OF_STACKS
+        .into_iter()
+        .find(holds)
+        .expect("as many as there is room for");
+    let places = groups * deep * STACKED / inputs;
+    let stage = stage_of_stacks(inputs, places, rows, operands);
+    Stacks {
+        groups,
+        deep,
+        patterns,
+        taps,
+        together: if 4 * stage <= ROOM_OF_STAGES { 2 } else { 1 },
+    }
+}
+
+/// Parts that such a gradient is cut into: those whose last work-groups are done first, if those of another layer run beside
+/// them.
+pub(in crate::gpu) fn parts_of_stacks(
+    work: Stacks,
+    shares: usize,
+    stacks: usize,
+    values: usize,
+) -> usize {
+    /// Stacks in whose time a work-group begins and ends, and values of parts in which they are added.
+    const START: f64 = 2.0;
+    const VALUES_ADDED: f64 = 6e5;
+    let at_once = MULTIPROCESSORS * work.together;
+    let long = |parts: usize| {
+        let rounds = (2 * shares * parts).div_ceil(at_once) * work.together;
+        let of_a_part = stacks as f64 / parts as f64;
+        rounds as f64 * (of_a_part + START) + (parts * values) as f64 / VALUES_ADDED
+    };
+    (1..=stacks.clamp(1, at_once))
+        .min_by(|&a, &b| long(a).total_cmp(&long(b)))
         .unwrap_or(1)
 }
 

@@ -102,6 +102,9 @@ DEVICE float shuffle_xor(float value, int mask) {
     return emulated::shuffle(value, thread() ^ static_cast<u32>(mask), emulated::ShuffleXor);
 }
 
+// __syncwarp.
+DEVICE void warp_barrier() { emulated::shuffle(0.0f, thread(), emulated::WarpBarrier); }
+
 // cvt.rn.bf16x2.f32: to nearest, ties to even.
 DEVICE u32 pack_bf16(float low, float high) {
     auto round = [](float value) -> u32 {

@@ -8,9 +8,14 @@ struct Decoded { u64 matrix; u32 rows; bool terms; u64 barriers; std::vector<flo
 // Value of a row and term of a matrix, where the hardware looks for it.
 static inline float element(u64 matrix, bool terms, u32 row, u32 term) {
     u32 start = (matrix & 0x3FFF) << 4, block = (matrix >> 16 & 0x3FFF) << 4, eight = (matrix >> 32 & 0x3FFF) << 4;
-    u32 at = start + (terms ? row / 64 * block + term / 8 * eight + term % 8 * 128 + row % 64 * 2
+    u32 at;
+    if (matrix >> 62 == 0) {
+        at = start + row / 8 * eight + term / 8 * block + (terms ? term % 8 * 16 + row % 8 * 2 : row % 8 * 16 + term % 8 * 2);
+    } else {
+        at = start + (terms ? row / 64 * block + term / 8 * eight + term % 8 * 128 + row % 64 * 2
                             : row / 8 * eight + row % 8 * 128 + term * 2);
-    at ^= (at >> 7 & 7) << 4;
+        at ^= (at >> 7 & 7) << 4;
+    }
     if (at + 2 > machine->shared_bytes) fail("multiply_group: a matrix reaches beyond the shared memory (%u)", at);
     u16 value;
     memcpy(&value, machine->shared + at, 2);
@@ -55,6 +60,12 @@ DEVICE u64 shared_matrix(const void *at, u32 block, u32 eight) {
     emulated::check_shared(at, "shared_matrix");
     u64 offset = static_cast<const unsigned char *>(at) - emulated::machine->shared;
     return offset >> 4 | static_cast<u64>(block >> 4) << 16 | static_cast<u64>(eight >> 4) << 32 | u64(1) << 62;
+}
+
+DEVICE u64 plain_matrix(const void *at, u32 terms, u32 rows) {
+    emulated::check_shared(at, "plain_matrix");
+    u64 offset = static_cast<const unsigned char *>(at) - emulated::machine->shared;
+    return offset >> 4 | static_cast<u64>(terms >> 4) << 16 | static_cast<u64>(rows >> 4) << 32;
 }
 
 // wgmma.mma_async: made when it is waited for, so that whoever overwrites its operands before then spoils it.

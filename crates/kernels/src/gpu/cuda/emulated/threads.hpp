@@ -70,11 +70,11 @@ static void prepare(Context &context, unsigned char *stack, void (*entry)()) {
 #endif
 
 // What the lanes of a warp do together. From LoadMatrices on, no lane may have returned.
-enum Collective { ShuffleXor, LoadMatrices, LoadMatricesTransposed,
+enum Collective { ShuffleXor, WarpBarrier, LoadMatrices, LoadMatricesTransposed,
                   LoadTwoMatrices, LoadTwoMatricesTransposed, LoadMatrixTransposed,
                   StoreMatrixTransposed, Multiply };
 static const char *const Names[] = {
-    "shuffle_xor", "load_matrices", "load_matrices_transposed",
+    "shuffle_xor", "warp_barrier", "load_matrices", "load_matrices_transposed",
     "load_two_matrices", "load_two_matrices_transposed", "load_matrix_transposed",
     "store_matrix_transposed", "multiply" };
 

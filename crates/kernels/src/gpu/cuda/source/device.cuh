@@ -31,6 +31,8 @@ DEVICE u32 block_x() { return blockIdx.x; }
 DEVICE u32 block_y() { return blockIdx.y; }
 DEVICE u32 block_z() { return blockIdx.z; }
 DEVICE void barrier() { __syncthreads(); }
+/// The same for the threads of a warp.
+DEVICE void warp_barrier() { __syncwarp(); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 DEVICE float as_float(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 as_bits(float value) { return __float_as_uint(value); }
@@ -108,6 +110,12 @@ template <int Left> DEVICE void wait_for_copies() { asm volatile("cp.async.wait_
 /// eight lines.
 DEVICE u64 shared_matrix(const void *at, u32 block, u32 eight) {
     return (u64)(shared_address(at) >> 4) | (u64)(block >> 4) << 16 | (u64)(eight >> 4) << 32 | (u64)1 << 62;
+}
+
+/// The same of lines of 16 bytes, nothing shuffled: eight of them that follow each other are eight terms of a row each, or
+/// eight rows of a term each. The bytes from there to the next eight terms, and to the next eight rows.
+DEVICE u64 plain_matrix(const void *at, u32 terms, u32 rows) {
+    return (u64)(shared_address(at) >> 4) | (u64)(terms >> 4) << 16 | (u64)(rows >> 4) << 32;
 }
 
 /// Before a group's products, which are then under way as one, and what waits for them, but for the newest `Left`.

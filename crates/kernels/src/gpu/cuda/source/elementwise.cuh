@@ -14,9 +14,6 @@ DEVICE void copy(const Arguments &given) {
     if (at < words[3]) given.heap[words[2] + at] = given.heap[words[1] + at];
 }
 
-/// Values that stand side by side and that a thread cuts at once.
-constexpr u32 EIGHT = 8;
-
 /// Words of a cutting: groups, values, parts, values that are there, values of the parts, rows and channels of a panel.
 /// Writes the parts of values, and of zeros where none are there; channels are a multiple of eight.
 DEVICE void cut(const Arguments &given) {
@@ -75,7 +72,7 @@ DEVICE void unfold(const Arguments &given) {
             u32 column = first + eight * EIGHT;
             if (column >= wide) continue;
             u64 to = ((u64)location * batch + row) * wide + column;
-            if (given.variant & IN_BLOCKS) to = place_in_blocks(location, row, column, batch, wide);
+            if (given.variant & IN_BLOCKS) to = place_in_blocks(location, row, column, batch, wide, given.variant);
             float eights[EIGHT];
 #pragma unroll
             for (u32 n = 0; n < EIGHT; n++) eights[n] = values[eight * EIGHT + n];
@@ -248,8 +245,8 @@ template <Activation A> DEVICE void land_signal(const Arguments &given) {
     // A norm group is a panel, or all of them.
     u32 batch = words[11];
     auto place_of_row = [&](u32 r) {
-        return rows == batch ? place_in_blocks(index, r, c, batch, channels)
-                             : place_in_blocks(r / batch, r % batch, c, batch, channels);
+        return rows == batch ? place_in_blocks(index, r, c, batch, channels, given.variant)
+                             : place_in_blocks(r / batch, r % batch, c, batch, channels, given.variant);
     };
     auto z_at = [&](const float *z, u32 r) {
         if (!(given.variant & Z_IN_BLOCKS)) return z[start + (u64)r * channels];

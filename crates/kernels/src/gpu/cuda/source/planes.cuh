@@ -2,7 +2,8 @@
 // the bytes of as many values of f32 or half of them.
 //
 // Panels of many channels lie in blocks of 64: of a panel, all rows of the first 64 channels, then those of the next. The
-// eight pieces of eight values of a row of a block are shuffled by the row's number (see wide.cuh).
+// eight pieces of eight values of a row of a block are shuffled by the row's number (see wide.cuh). Panels of few channels
+// lie in blocks of eight, of which nothing is shuffled (see patch.cuh).
 
 /// Neighbouring values of a thread, two to a word.
 template <u32 Count> struct alignas(4 * Count) Words {
@@ -17,8 +18,10 @@ struct Planes {
 
 DEVICE Planes planes_of(float *array, u64 values) { return {reinterpret_cast<u16 *>(array), values}; }
 
-/// Where a value of panels in blocks lies.
-DEVICE u64 place_in_blocks(u32 panel, u32 row, u32 channel, u32 rows, u32 channels) {
+/// Where a value of panels in blocks lies, as a kernel's variant says.
+DEVICE u64 place_in_blocks(u32 panel, u32 row, u32 channel, u32 rows, u32 channels, u32 variant) {
+    if (variant & IN_EIGHTS)
+        return (((u64)panel * (channels / EIGHT) + channel / EIGHT) * rows + row) * EIGHT + channel % EIGHT;
     u64 line = ((u64)panel * (channels / BLOCK) + channel / BLOCK) * rows + row;
     return line * BLOCK + ((channel % BLOCK / 8 ^ row % 8) * 8 + channel % 8);
 }
@@ -27,7 +30,7 @@ DEVICE u64 place_in_blocks(u32 panel, u32 row, u32 channel, u32 rows, u32 channe
 DEVICE u32 place_of_plain(u32 at, u32 rows, u32 channels, u32 variant) {
     if (!(variant & IN_BLOCKS)) return at;
     u32 row = at / channels;
-    return (u32)place_in_blocks(row / rows, row % rows, at % channels, rows, channels);
+    return (u32)place_in_blocks(row / rows, row % rows, at % channels, rows, channels, variant);
 }
 
 /// Writes two values side by side, the first of them in an even place.

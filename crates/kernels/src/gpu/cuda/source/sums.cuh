@@ -95,8 +95,8 @@ template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS> struct Sum
     static METHOD bool in_blocks(u32 variant) { return !Alone && (variant & IN_BLOCKS); }
 
     /// Where the first of two sums lies in an array in blocks.
-    METHOD u64 index_in_blocks(u32 i, u32 half, u32 j) const {
-        return place_in_blocks(at.location, row(i, half), column(j), walk.batch, walk.columns);
+    METHOD u64 index_in_blocks(u32 i, u32 half, u32 j, u32 variant) const {
+        return place_in_blocks(at.location, row(i, half), column(j), walk.batch, walk.columns, variant);
     }
 
     /// Two values of z, which is cut where it lies in blocks.
@@ -104,7 +104,7 @@ template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS> struct Sum
         if (!in_blocks(variant)) return read_two(from, i, half, j, to);
         to[0] = to[1] = 0.0f;
         if (!holds(i, half, j)) return;
-        const u16 *words = reinterpret_cast<const u16 *>(from) + index_in_blocks(i, half, j);
+        const u16 *words = reinterpret_cast<const u16 *>(from) + index_in_blocks(i, half, j, variant);
 #pragma unroll
         for (u32 part = 0; part < PARTS_OUT; part++) {
             u32 both = *reinterpret_cast<const u32 *>(words + part * values_out());
@@ -122,7 +122,7 @@ template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS> struct Sum
     METHOD void write_form(float *to, u32 i, u32 half, u32 j, float first, float second, u32 variant) const {
         if (!(variant & CUT_OUT)) return write_two(to, i, half, j, first, second);
         if (!holds(i, half, j)) return;
-        u64 place = in_blocks(variant) ? index_in_blocks(i, half, j) : index(i, half, j);
+        u64 place = in_blocks(variant) ? index_in_blocks(i, half, j, variant) : index(i, half, j);
         put_two<PARTS_OUT>(planes_of(to, values_out()), place, first, second);
     }
 

@@ -5,11 +5,6 @@
 // then those of the next 64. The eight pieces of 16 bytes of a row of a block are shuffled by the row's number, as the
 // instructions want it, so that a tile is copied as it lies.
 //
-// The channels of a result are the rows of instructions and its samples their columns, so that a minibatch of 100 is 104
-// of them and a thread holds many samples of a channel: norms need two exchanges among four threads.
-
-/// Threads of a group of warps, and channels of its instruction's sums.
-constexpr u32 GROUP_THREADS = 128;
 /// Most stages of shared memory.
 constexpr u32 MOST_STAGES = 4;
 /// Bytes of shared memory that work-groups on a multiprocessor may share.
@@ -67,10 +62,10 @@ template <u32 Kind, class Sum> DEVICE void multiply_chunk(Sum &sum, Turn &turn, 
     sum.template multiply_stage<Kind>(turn.stage);
     commit_products();
     wait_for_products<1>();
-    if (turn.chunk > 0) {
+    if (turn.chunk > 0 && turn.chunk - 1 + Sum::STAGES < all) {
         barrier();
         u32 freed = turn.freed(Sum::STAGES);
-        if (thread() == 0 && turn.chunk - 1 + Sum::STAGES < all) sum.fetch(freed, arrivals + freed);
+        if (thread() < Sum::FETCHERS) sum.fetch(freed, arrivals + freed);
     }
     turn.chunk++;
     if (++turn.stage == Sum::STAGES) {
@@ -79,14 +74,14 @@ template <u32 Kind, class Sum> DEVICE void multiply_chunk(Sum &sum, Turn &turn, 
     }
 }
 
-/// Multiplies chunk after chunk. The first thread starts the copies of one into a stage as soon as what lay there is
+/// Multiplies chunk after chunk. The first thread, or the first few, start the copies of one into a stage as soon as what lay there is
 /// multiplied, while the next one is; after the last one, those of what else there is to be fetched.
 template <class Sum> DEVICE void multiply_fetched(Sum &sum, u32 chunks, u32 more) {
     constexpr u32 STAGES = Sum::STAGES;
     u64 *arrivals = arrivals_of<Sum>();
-    bool leads = thread() == 0;
+    bool leads = thread() < Sum::FETCHERS;
     u32 all = chunks + more;
-    if (leads) {
+    if (thread() == 0) {
         for (u32 stage = 0; stage < STAGES; stage++) prepare_arrival(arrivals + stage);
         publish_arrivals();
     }
@@ -109,17 +104,12 @@ template <class Sum> DEVICE void multiply_fetched(Sum &sum, u32 chunks, u32 more
     if (leads && chunks > 0 && chunks - 1 + STAGES < all) sum.fetch(freed, arrivals + freed);
 }
 
-/// Sums of a thread.
-template <u32 Count> DEVICE void settle_all(float (&sums)[Count][4]) {
-#pragma unroll
-    for (u32 j = 0; j < Count; j++)
-#pragma unroll
-        for (u32 k = 0; k < 4; k++) settle(sums[j][k]);
-}
-
 /// A product of panels and weights that lie in blocks: for some groups of warps, `Deep` blocks of output channels each, of
 /// one or two panels of up to `Rows` rows. Panels that are made together have links of the same taps.
-template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P, Direction D> struct WideProduct {
+template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P, Direction D>
+struct WideProduct : ChannelSums<Deep, Panels, Rows, P> {
+    using Base = ChannelSums<Deep, Panels, Rows, P>;
+    using Base::walk, Base::sums, Base::own_group, Base::own_warp, Base::values_out, Base::PARTS_OUT;
     static constexpr u32 THREADS = Groups * GROUP_THREADS;
     /// Blocks of output channels.
     static constexpr u32 BLOCKS = Groups * Deep;
@@ -129,17 +119,12 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
     static constexpr u32 STAGE = PARTS<P> * (BLOCKS * LEFT + Panels * RIGHT);
     static constexpr u32 STAGES = STAGES_OF<STAGE, Together>;
     static constexpr u32 SHARED = STAGES * STAGE * 2 + MOST_STAGES * 8;
-    static constexpr u32 DEEP = Deep, PANELS = Panels, KINDS = 1;
-    /// Pieces of eight samples of a panel.
-    static constexpr u32 PIECES = Rows / COLUMNS;
-    static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
+    static constexpr u32 KINDS = 1, FETCHERS = 1;
     static_assert(STAGES >= 2, "one stage is filled while another is multiplied");
     /// Values of the tiles of a panel of the result, which lie where operands lay.
     static constexpr u32 TILES = PARTS_OUT * BLOCKS * RIGHT;
     static_assert(TILES <= STAGE && Panels <= STAGES, "a stage holds a panel of the result");
 
-    Walk walk;
-    float sums[Deep][Panels * PIECES][4];
     u32 first_channel, links;
     u32 destinations[Panels];
     /// Of each link: its tap and the source of each panel.
@@ -151,8 +136,6 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
     /// Things fetched by the products.
     u32 chunks;
 
-    static METHOD u32 own_group() { return thread() / GROUP_THREADS; }
-    static METHOD u32 own_warp() { return thread() / LANES % 4; }
     static METHOD u16 *stage_at(u32 stage) { return reinterpret_cast<u16 *>(shared_memory()) + stage * STAGE; }
 
     METHOD void start(const Arguments &given, const u32 *words) {
@@ -168,12 +151,7 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
         block = panel = 0;
         chunks = links * (walk.channels / BLOCK);
         if (links > 0) read_entry();
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++)
-#pragma unroll
-            for (u32 j = 0; j < Panels * PIECES; j++)
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) sums[d][j][k] = 0.0f;
+        this->clear_sums();
     }
 
     /// Reads the next link.
@@ -188,9 +166,6 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
     METHOD u64 panel_in_blocks(u32 destination) const {
         return ((u64)destination * (walk.columns / BLOCK) + first_channel / BLOCK) * (walk.batch * BLOCK);
     }
-    /// Values of all panels of the result.
-    METHOD u64 values_out() const { return (u64)walk.locations * walk.batch * walk.columns; }
-
     /// Starts the copies of the next panel of z.
     METHOD void fetch_z(u32 stage, u64 *arrival) {
         u32 bytes = walk.batch * (BLOCK * 2);
@@ -265,11 +240,6 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
             }
     }
 
-    METHOD void settle_sums() {
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++) settle_all(sums[d]);
-    }
-
     /// Adds the products of all links; then z's panels are fetched, if there is such an array.
     METHOD void accumulate(const float *z) {
         this->z = z;
@@ -295,28 +265,15 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
         return first_channel + (own_group() * Deep + d) * BLOCK + own_warp() * ROWS + thread() % LANES / 4 + half * 8;
     }
 
-    /// The sample of a sum, the `e`-th of two in a piece.
-    static METHOD u32 sample(u32 piece, u32 e) { return piece * COLUMNS + thread() % 4 * 2 + e; }
-    METHOD bool holds(u32 piece, u32 e) const { return piece + 1 < PIECES || sample(piece, e) < walk.batch; }
-
-    /// Calls `with(piece, e, sum)` for the sums of a channel that are samples of a panel.
-    template <class With> METHOD void for_each(u32 d, u32 p, u32 half, With with) {
-#pragma unroll
-        for (u32 piece = 0; piece < PIECES; piece++)
-#pragma unroll
-            for (u32 e = 0; e < 2; e++) with(piece, e, sums[d][p * PIECES + piece][2 * half + e]);
-    }
-
     /// Where a panel's values of a channel begin, of samples `columns` apart.
-    METHOD u64 plain(u32 p, u32 channel) const {
+    METHOD u64 plain(u32 p, u32, u32 channel) const {
         return (u64)destinations[p] * walk.batch * walk.columns + channel;
     }
 
-    /// Sums of the four threads that hold samples of a channel.
-    static METHOD float over_samples(float sum) {
-        sum += shuffle_xor(sum, 1);
-        return sum + shuffle_xor(sum, 2);
-    }
+    /// Whether there is a panel; and its number, of a thread's channels of either half.
+    METHOD bool there(u32 p) const { return destinations[p] != NO_PANEL; }
+    METHOD bool there(u32 p, u32) const { return there(p); }
+    METHOD u32 panel_of(u32 p, u32) const { return destinations[p]; }
 
     /// Where a warp's matrix of a piece of a channel's samples begins for a thread, in the tiles of a panel.
     METHOD u16 *row_of_tile(u32 stage, u32 d, u32 half) const {
@@ -324,32 +281,21 @@ template <u32 Groups, u32 Deep, u32 Panels, u32 Rows, u32 Together, Precision P,
         return stage_at(stage) + (own_group() * Deep + d) * RIGHT + row * BLOCK + (eighth ^ row) * 8;
     }
 
-    /// Puts the values of a channel into its tile: `value(piece, e)`.
     template <class Value> METHOD void put(u32 stage, u32 d, u32 half, Value value) const {
-        u16 *tile = row_of_tile(stage, d, half);
-#pragma unroll
-        for (u32 piece = 0; piece < PIECES; piece++) {
-            float first = value(piece, 0), second = value(piece, 1);
-            u32 word = pack_bf16(first, second);
-            store_matrix_transposed(tile + piece * (COLUMNS * BLOCK), word);
-            if (PARTS_OUT == 1) continue;
-            u32 left = pack_bf16(what_is_left(first, word << 16), what_is_left(second, word & 0xffff0000u));
-            store_matrix_transposed(tile + BLOCKS * RIGHT + piece * (COLUMNS * BLOCK), left);
-        }
+        Base::template put_rows<COLUMNS * BLOCK, BLOCKS * RIGHT>(row_of_tile(stage, d, half), value);
+    }
+    METHOD void take(float (&to)[2], const u16 *row, u32 piece) const {
+        Base::template take_rows<COLUMNS * BLOCK, BLOCKS * RIGHT>(to, row, piece);
     }
 
-    /// A channel's two samples of a piece, of a tile; 0 where there is no such sample.
-    METHOD void take(float (&to)[2], const u16 *tile, u32 piece) const {
-        to[0] = to[1] = 0.0f;
-#pragma unroll
-        for (u32 part = 0; part < PARTS_OUT; part++) {
-            u32 word;
-            load_matrix_transposed(word, tile + part * (BLOCKS * RIGHT) + piece * (COLUMNS * BLOCK));
-            to[0] += as_float(word << 16);
-            to[1] += as_float(word & 0xffff0000u);
-        }
-#pragma unroll
-        for (u32 e = 0; e < 2; e++) to[e] = holds(piece, e) ? to[e] : 0.0f;
+    /// Tiles that panels may take in turn; waits until the oldest of so many has been written.
+    static constexpr u32 TILES_IN_TURN = STAGES;
+    static METHOD void free_tile() {
+        if (thread() == 0) wait_for_written<STAGES - 1>();
+        barrier();
+    }
+    static METHOD void finish_writing() {
+        if (thread() == 0) wait_for_written<0>();
     }
 
     /// Starts to write the tiles that all have put, of one panel.

@@ -18,8 +18,8 @@ template <class Product> DEVICE void product_of_blocks(const Arguments &given) {
             float shift = given.variant & BIASED ? bias[channel] : 0.0f;
 #pragma unroll
             for (u32 p = 0; p < Product::PANELS; p++) {
-                if (product.destinations[p] == NO_PANEL) continue;
-                float *to = out + product.plain(p, channel);
+                if (!product.there(p)) continue;
+                float *to = out + product.plain(p, half, channel);
                 product.for_each(d, p, half, [&](u32 piece, u32 e, float &sum) {
                     if (product.holds(piece, e)) to[product.sample(piece, e) * walk.columns] = walk.scale * sum + shift;
                 });
@@ -27,11 +27,9 @@ template <class Product> DEVICE void product_of_blocks(const Arguments &given) {
         }
 }
 
-/// Writes the sums of a panel in blocks. Panels take stages in turn: when one is put, the last but so many must have been
-/// written.
+/// Writes the sums of a panel in blocks. Panels take tiles in turn.
 template <u32 p, class Product> DEVICE void write_panel(const Product &product, float *to, u32 &stage) {
-    if (thread() == 0) wait_for_written<Product::STAGES - 1>();
-    barrier();
+    product.free_tile();
 #pragma unroll
     for (u32 d = 0; d < Product::DEEP; d++)
 #pragma unroll
@@ -40,12 +38,13 @@ template <u32 p, class Product> DEVICE void write_panel(const Product &product, 
                 return product.sums[d][p * Product::PIECES + piece][2 * half + e];
             });
     product.write_tiles(to, stage, p);
-    stage = stage + 1 == Product::STAGES ? 0 : stage + 1;
+    stage = stage + 1 == Product::TILES_IN_TURN ? 0 : stage + 1;
 }
 
 /// Writes a channel's sums in a panel of f32.
 template <u32 p, class Product> DEVICE void write_channel(Product &product, float *to, u32 d, u32 half) {
-    to += product.plain(p, product.channel(d, half));
+    if (!product.there(p, half)) return;
+    to += product.plain(p, half, product.channel(d, half));
     product.for_each(d, p, half, [&](u32 piece, u32 e, float &sum) {
         if (product.holds(piece, e)) to[product.sample(piece, e) * product.walk.columns] = sum;
     });
@@ -54,7 +53,7 @@ template <u32 p, class Product> DEVICE void write_channel(Product &product, floa
 /// Norm and activation of the `p`-th panel; `words` are z, a, inverse deviations and bias.
 template <u32 p, Activation A, class Product>
 DEVICE void finish_panel(const Arguments &given, Product &product, const u32 *words, u32 &stage) {
-    if (product.destinations[p] == NO_PANEL) return;
+    if (!product.there(p)) return;
     float *z = given.heap + words[0], *a = given.heap + words[1];
     float *inverse_deviation = given.heap + words[2];
     const float *bias = given.heap + words[3];
@@ -78,8 +77,8 @@ DEVICE void finish_panel(const Arguments &given, Product &product, const u32 *wo
                     squares += product.holds(piece, e) ? sum * sum : 0.0f;
                 });
                 float inverse = 1.0f / sqrtf(product.over_samples(squares) / (float)walk.batch + NORM_EPSILON);
-                if (thread() % 4 == 0)
-                    inverse_deviation[(u64)product.destinations[p] * walk.columns + channel] = inverse;
+                if (thread() % 4 == 0 && product.there(p, half))
+                    inverse_deviation[(u64)product.panel_of(p, half) * walk.columns + channel] = inverse;
                 product.for_each(d, p, half, [&](u32, u32, float &sum) { sum *= inverse; });
             }
             if (wants_z && !cut) write_channel<p>(product, z, d, half);
@@ -106,7 +105,7 @@ template <class Product, Activation A> DEVICE void forward_blocks(const Argument
     u32 stage = 0;
     finish_panel<0, A>(given, product, words, stage);
     if constexpr (Product::PANELS == 2) finish_panel<1, A>(given, product, words, stage);
-    if (thread() == 0) wait_for_written<0>();
+    product.finish_writing();
 }
 
 /// Replaces the sums of the `p`-th panel by ψ: the slope at the path's z, which is fetched as the first array.
@@ -139,12 +138,13 @@ DEVICE void land_panel(const Arguments &given, const Product &product, const u32
     bool normalised = given.variant & NORMALISED;
     u32 stage = product.stage_of(turn, p);
     product.wait_for_z(turn, p);
-    if (product.destinations[p] == NO_PANEL) return;
+    if (!product.there(p)) return;
 #pragma unroll
     for (u32 d = 0; d < Product::DEEP; d++)
 #pragma unroll
         for (u32 half = 0; half < 2; half++) {
-            u64 of_panel = (u64)product.destinations[p] * walk.columns + product.channel(d, half);
+            if (!product.there(p, half)) continue;
+            u64 of_panel = (u64)product.panel_of(p, half) * walk.columns + product.channel(d, half);
             const u16 *tile = product.row_of_tile(stage, d, half);
             // Of ψ, and of its products with z.
             float mean = 0.0f, along = 0.0f, inverse = 1.0f;
@@ -199,5 +199,5 @@ template <class Product, Activation A> DEVICE void feedback_blocks(const Argumen
         product.fetch_again(given.heap + words[4]);
         land_blocks(given, product, words + 4, 1);
     }
-    if (thread() == 0) wait_for_written<0>();
+    product.finish_writing();
 }

@@ -36,6 +36,8 @@ enum Do : u32 {
     IN_BLOCKS = 512,
     /// z lies in blocks, where a signal lands that no product makes.
     Z_IN_BLOCKS = 1024,
+    /// Blocks are of eight channels.
+    IN_EIGHTS = 2048,
 };
 
 /// Threads of a work-group.
@@ -50,8 +52,9 @@ constexpr u32 ROW = 32768;
 /// Rows and columns of one instruction's sums.
 constexpr u32 ROWS = 16;
 constexpr u32 COLUMNS = 8;
-/// Channels of a block, where arrays lie in blocks.
+/// Channels of a block, where arrays lie in blocks that are shuffled, and in those of few.
 constexpr u32 BLOCK = 64;
+constexpr u32 EIGHT = 8;
 
 /// The number of a work-group among those of its item.
 DEVICE u32 group() { return block_x() + block_y() * ROW; }
