@@ -347,7 +347,7 @@ pub fn neighbours() -> Vec<(String, Case)> {
     use {Activation::*, Norm::*};
     vec![
         named(conv(4, 5, 1), [32, 32], 9, Location, Tanh),
-        named(conv(8, 8, 2), [32, 32], 100, Location, Relu),
+        named(conv(8, 8, 2), [32, 32], 33, Location, Relu),
         named(conv(9, 8, 2), [16, 32], 24, Channel, Erf),
         named(conv(8, 8, 1), [8, 8], 100, Location, Relu),
         named(conv(4, 16, 1), [16, 8], 20, None, Tanh),
