@@ -34,6 +34,7 @@ mod tile;
 mod trial;
 mod units;
 mod walk;
+mod walks;
 mod weight_gradients;
 mod wiring;
 mod work;

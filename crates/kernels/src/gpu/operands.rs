@@ -25,6 +25,14 @@ impl Operands {
         }
     }
 
+    /// Parts of bf16 into which CUDA's kernels cut an operand.
+    pub(super) fn parts(self) -> usize {
+        match self {
+            Self::F32 | Self::Tf32 => 2,
+            Self::Bf16 => 1,
+        }
+    }
+
     /// Largest relative error of one rounding.
     pub(super) fn rounding(self) -> f64 {
         match self {

@@ -159,7 +159,7 @@ impl GpuBackend {
             _ => self.result(layer, batch),
         };
         let wiring = self.wiring(&layer.wiring);
-        let walk = walk.giving(result).of_whole_panels(&wiring);
+        let walk = walk.giving(result).of_whole_panels(&wiring, false);
         let kernel = Kernel::ForwardPanel {
             tile: walk.tile,
             arrival: arrival(layer),
@@ -201,7 +201,7 @@ impl GpuBackend {
         }
         let result = self.result(port, batch);
         let wiring = self.wiring(&walk.layer.wiring);
-        let walk = walk.giving(result).of_whole_panels(&wiring);
+        let walk = walk.giving(result).of_whole_panels(&wiring, true);
         let kernel = Kernel::FeedbackPanel {
             tile: walk.tile,
             direction: walk.direction,

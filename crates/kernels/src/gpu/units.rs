@@ -57,13 +57,15 @@ pub(super) enum By {
 pub(super) struct Stacks {
     /// Groups of warps.
     pub(super) groups: usize,
-    /// Times 64 channels of sources of each.
+    /// Blocks of sources of each.
     pub(super) deep: usize,
-    /// Most patterns of a share, and most taps.
-    pub(super) patterns: usize,
+    /// Tiles of samples that a panel is taken in.
+    pub(super) halves: usize,
+    /// Blocks in shared memory at a time.
+    pub(super) stages: usize,
+    /// Most blocks of a share, and most taps.
+    pub(super) blocks: usize,
     pub(super) taps: usize,
-    /// Work-groups that are to share a multiprocessor.
-    pub(super) together: usize,
 }
 
 /// Work-groups of groups of warps that make a patch of neighbouring panels, a stack each.
@@ -79,6 +81,8 @@ pub(super) struct Patch {
     pub(super) stages: usize,
     /// Sources that a stack is multiplied by in one chunk.
     pub(super) sources: usize,
+    /// Whether it lands where z is.
+    pub(super) lands: bool,
     /// Work-groups that are to share a multiprocessor.
     pub(super) together: usize,
 }
@@ -203,7 +207,7 @@ impl Units {
         let channels = layer.wiring.taps() * layer.inputs;
         let block = self.block(operands, [layer.locations(), batch, layer.outputs]);
         let wide = match block {
-            Some(cuda::EIGHT) => cuda::widened(channels),
+            Some(cuda::EIGHT) => cuda::widened(operands, channels),
             Some(block) => Some(channels.next_multiple_of(block)),
             None => None,
         };

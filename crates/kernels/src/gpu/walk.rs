@@ -5,7 +5,7 @@ use super::cuda;
 use super::operands::{Form, Operands};
 use super::tile::{Direction, SIDE, Tile};
 use super::units::{By, Panels, Patch, Units};
-use super::wiring::{DeviceWiring, Patches};
+use super::wiring::{DeviceWiring, Patches, RibbonTaps};
 use super::work::{Item, Kernel, Span};
 use crate::Layer;
 use std::sync::Arc;
@@ -150,13 +150,13 @@ impl<'a> Walk<'a> {
                 return [weight.cut(of_weights, lengths[0]), input];
             }
             By::Patches(patch) => {
-                let patches = self.patches(wiring, patch).expect("looked up before");
-                let channels = patch.channels;
+                let (channels, columns) = (patch.channels, self.ends()[3]);
+                let taps = self.ribbon(wiring, columns);
                 let ribbon = Ribbon {
-                    taps: patches.taps,
-                    taps_at: patches.list.start + patches.ribbon_at,
+                    taps: taps.taps,
+                    taps_at: taps.list.start,
                     channels,
-                    columns: self.ends()[3],
+                    columns,
                     backward: self.direction == Direction::Backward,
                 };
                 let sides = [self.batch, channels];
@@ -201,6 +201,12 @@ impl<'a> Walk<'a> {
         self
     }
 
+    /// The ribbon of the stacks of panels of so many channels.
+    fn ribbon(&self, wiring: &DeviceWiring, columns: usize) -> Arc<RibbonTaps> {
+        let panels = cuda::STACKED / columns;
+        wiring.ribbon(&self.layer.wiring, self.direction, panels)
+    }
+
     fn patches(&self, wiring: &DeviceWiring, patch: Patch) -> Option<Arc<Patches>> {
         let shape = patch.shape(self.ends()[3]);
         wiring.patches(&self.layer.wiring, self.direction, shape)
@@ -208,7 +214,7 @@ impl<'a> Walk<'a> {
 
     /// The same product, by groups of warps that make neighbouring panels together, where both its ends lie in blocks of
     /// eight channels.
-    fn in_patches(mut self, wiring: &DeviceWiring) -> Self {
+    fn in_patches(mut self, wiring: &DeviceWiring, lands: bool) -> Self {
         let [sources, channels, locations, columns] = self.ends();
         let (batch, operands) = (self.batch, self.tile.operands);
         let ends = [[sources, batch, channels], [locations, batch, columns]];
@@ -217,10 +223,9 @@ impl<'a> Walk<'a> {
         if !both || !self.tile.units.cuts() {
             return self;
         }
-        let of_stack = cuda::STACKED / columns;
-        let taps = wiring.taps_of_ribbon(&self.layer.wiring, self.direction, of_stack);
+        let taps = self.ribbon(wiring, columns).taps;
         let sides = [batch, channels, columns];
-        let choices = cuda::patches(locations, sides, taps, operands);
+        let choices = cuda::patches(locations, sides, taps, operands, lands);
         let there = |patch: &Patch| self.patches(wiring, *patch).is_some();
         if let Some(patch) = choices.into_iter().find(there) {
             self.tile.columns = columns;
@@ -231,9 +236,9 @@ impl<'a> Walk<'a> {
     }
 
     /// The same product, whose work-groups hold all rows of a panel: by groups of warps where operands lie as these take
-    /// them, else with a warp for each panel where channels are few.
-    pub(super) fn of_whole_panels(mut self, wiring: &DeviceWiring) -> Self {
-        self = self.in_groups().in_patches(wiring);
+    /// them, else with a warp for each panel where channels are few. `lands` says whether it reads z.
+    pub(super) fn of_whole_panels(mut self, wiring: &DeviceWiring, lands: bool) -> Self {
+        self = self.in_groups().in_patches(wiring, lands);
         let [_, channels, locations, columns] = self.ends();
         let tile = &mut self.tile;
         let Units::Cuda(parts) = &mut tile.units else {

@@ -8,6 +8,7 @@ use super::launch::groups_of;
 use super::operands::Form;
 use super::tile::SIDE;
 use super::units::{By, Units};
+use super::walks::WalkShape;
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
 use crate::Layer;
@@ -102,16 +103,19 @@ impl GpuBackend {
         wiring: &DeviceWiring,
     ) -> Option<Plan> {
         let (inputs, outputs, operands) = (layer.inputs, layer.outputs, self.operands);
-        let most = cuda::most_patterns(inputs, batch, operands);
-        // A panel of the larger end, two values to a word.
-        let zeros = batch * inputs.max(outputs) / 2;
+        let [halves, stages] = cuda::stages_of_stacks(batch, operands);
         let panels = cuda::STACKED / outputs;
-        let shared = wiring.shares(&layer.wiring, panels, most, zeros);
-        if shared.patterns > most {
-            return None;
-        }
-        let sizes = [shared.patterns, shared.taps];
-        let work = cuda::stacks(inputs, batch, sizes, operands);
+        let parts = cuda::parts_of_stacks(layer.locations().div_ceil(panels), halves, len);
+        let shape = WalkShape {
+            panels,
+            sources: cuda::STACKED / inputs,
+            stages,
+            blocks: cuda::MOST_BLOCKS,
+            parts,
+            zeros: batch * cuda::EIGHT / 2,
+        };
+        let walks = wiring.walks(&layer.wiring, shape)?;
+        let work = cuda::stacks(batch, [walks.blocks, walks.taps], operands);
         let tile = GradientTile {
             inputs,
             outputs,
@@ -122,9 +126,9 @@ impl GpuBackend {
         };
         Some(Plan {
             tile,
-            links: shared.list.start,
-            groups: shared.shares,
-            parts: cuda::parts_of_stacks(work, shared.shares, shared.stacks, len),
+            links: walks.list.start,
+            groups: walks.shares,
+            parts: parts * halves,
         })
     }
 

@@ -1,8 +1,9 @@
 //! Wirings in a device's memory, uploaded once.
 
 use super::memory::{Device, LinkList};
-use super::patches::{NONE, PatchShape, ShareList, patch_list, ribbon_of, share_list, stacks};
+use super::patches::{NONE, PatchShape, patch_list, ribbon_of, stacks};
 use super::tile::Direction;
+use super::walks::{WalkList, WalkShape, walk_list};
 use crate::{Links, Wiring};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,22 +24,22 @@ pub(super) struct DeviceWiring {
     backward_bundles: [Bundles; 2],
     /// Those asked for so far, of destinations or sources.
     patches: Mutex<KnownPatches>,
-    /// Shares of gradients asked for so far: of stacks of so many panels, of so many patterns, with so many zeros.
-    shares: Mutex<HashMap<[usize; 3], Arc<Shares>>>,
-    /// Taps in the ribbons of stacks of so many panels.
-    ribbons: Mutex<HashMap<(Direction, usize), usize>>,
+    walks: Mutex<KnownWalks>,
+    /// Of stacks of so many panels.
+    ribbons: Mutex<HashMap<(Direction, usize), Arc<RibbonTaps>>>,
     device: Weak<Device>,
 }
 
 type KnownPatches = HashMap<(Direction, PatchShape), Option<Arc<Patches>>>;
 
-/// How a gradient is shared ([`share_list`]).
-pub(super) struct Shares {
+type KnownWalks = HashMap<WalkShape, Option<Arc<Walks>>>;
+
+/// A gradient's walks along stacks ([`walk_list`]).
+pub(super) struct Walks {
     pub(super) list: LinkList,
     pub(super) shares: usize,
-    pub(super) stacks: usize,
-    /// Most patterns of a share, and most taps.
-    pub(super) patterns: usize,
+    /// Most blocks of a share, and most taps.
+    pub(super) blocks: usize,
     pub(super) taps: usize,
 }
 
@@ -46,9 +47,12 @@ pub(super) struct Shares {
 pub(super) struct Patches {
     pub(super) list: LinkList,
     pub(super) count: usize,
-    /// Taps in the ribbon, and where they begin in the list.
+}
+
+/// Taps of a ribbon ([`ribbon_of`]).
+pub(super) struct RibbonTaps {
+    pub(super) list: LinkList,
     pub(super) taps: usize,
-    pub(super) ribbon_at: usize,
 }
 
 /// Panels that are made together, as they have links of the same taps: their number, starts, panels, then (tap, a location
@@ -67,19 +71,24 @@ impl DeviceWiring {
         }
     }
 
-    /// Taps in the ribbon of stacks of so many panels; `wiring` is what this one was made of.
-    pub(super) fn taps_of_ribbon(
+    /// The ribbon of stacks of so many panels; `wiring` is what this one was made of.
+    pub(super) fn ribbon(
         &self,
         wiring: &Wiring,
         direction: Direction,
         panels: usize,
-    ) -> usize {
+    ) -> Arc<RibbonTaps> {
         let mut known = lock(&self.ribbons);
         let make = || {
             let (links, locations) = links_of(wiring, direction);
-            ribbon_of(&stacks(links, locations, panels), panels).len()
+            let taps = ribbon_of(&stacks(links, locations, panels), panels);
+            let values: Vec<u32> = taps.iter().map(|tap| tap.unwrap_or(NONE)).collect();
+            Arc::new(RibbonTaps {
+                list: self.link_list(&values),
+                taps: taps.len(),
+            })
         };
-        *known.entry((direction, panels)).or_insert_with(make)
+        Arc::clone(known.entry((direction, panels)).or_insert_with(make))
     }
 
     /// Patches of such a shape, if there are any.
@@ -89,7 +98,6 @@ impl DeviceWiring {
         direction: Direction,
         shape: PatchShape,
     ) -> Option<Arc<Patches>> {
-        let taps = self.taps_of_ribbon(wiring, direction, shape.panels);
         let mut known = lock(&self.patches);
         let make = || {
             let (links, locations) = links_of(wiring, direction);
@@ -97,41 +105,31 @@ impl DeviceWiring {
                 Arc::new(Patches {
                     list: self.link_list(&made.values),
                     count: made.count,
-                    taps,
-                    ribbon_at: made.ribbon_at,
                 })
             })
         };
         known.entry((direction, shape)).or_insert_with(make).clone()
     }
 
-    /// A gradient's shares of up to so many patterns, if their taps allow it, of stacks of so many panels, with so many zeros.
-    pub(super) fn shares(
-        &self,
-        wiring: &Wiring,
-        panels: usize,
-        most: usize,
-        zeros: usize,
-    ) -> Arc<Shares> {
-        let mut known = lock(&self.shares);
+    /// A gradient's walks, if there are any of such a shape.
+    pub(super) fn walks(&self, wiring: &Wiring, shape: WalkShape) -> Option<Arc<Walks>> {
+        let mut known = lock(&self.walks);
         let make = || {
             let links = links_of(wiring, Direction::Forward);
-            let ShareList {
+            let WalkList {
                 values,
                 shares,
-                stacks,
-                patterns,
+                blocks,
                 taps,
-            } = share_list(links, wiring.taps(), panels, most, zeros);
-            Arc::new(Shares {
+            } = walk_list(links, wiring.taps(), shape)?;
+            Some(Arc::new(Walks {
                 list: self.link_list(&values),
                 shares,
-                stacks,
-                patterns,
+                blocks,
                 taps,
-            })
+            }))
         };
-        Arc::clone(known.entry([panels, most, zeros]).or_insert_with(make))
+        known.entry(shape).or_insert_with(make).clone()
     }
 
     fn link_list(&self, values: &[u32]) -> LinkList {
@@ -253,7 +251,7 @@ impl Wirings {
             backward_bundles: bundles(wiring.backward(), wiring.sources()),
             patches: Mutex::default(),
             ribbons: Mutex::default(),
-            shares: Mutex::default(),
+            walks: Mutex::default(),
             device: Arc::downgrade(device),
         });
         known.insert(key, (Arc::downgrade(wiring), Arc::clone(&made)));

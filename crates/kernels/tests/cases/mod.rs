@@ -346,9 +346,10 @@ pub fn neighbours() -> Vec<(String, Case)> {
     let conv = Wiring::conv3x3;
     use {Activation::*, Norm::*};
     vec![
-        named(conv(4, 5, 1), [32, 32], 9, Location, Tanh),
+        named(conv(4, 5, 1), [32, 32], 32, Location, Tanh),
+        named(conv(30, 32, 1), [32, 32], 8, None, Tanh),
         named(conv(8, 8, 2), [32, 32], 33, Location, Relu),
-        named(conv(9, 8, 2), [16, 32], 24, Channel, Erf),
+        named(conv(9, 8, 2), [16, 32], 9, Channel, Erf),
         named(conv(8, 8, 1), [8, 8], 100, Location, Relu),
         named(conv(4, 16, 1), [16, 8], 20, None, Tanh),
         named(conv(16, 16, 1), [3, 32], 20, Location, Relu),

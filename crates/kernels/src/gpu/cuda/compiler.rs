@@ -91,14 +91,16 @@ mod tests {
     use super::super::super::gradient::GradientTile;
     use super::super::super::operands::{Form, Operands};
     use super::super::super::panel::Arrival;
-    use super::super::super::patches::{ribbon_of, share_list, stacks as stacks_of};
+    use super::super::super::patches::{patch_list, ribbon_of, stacks as stacks_of};
     use super::super::super::tile::{Direction, Tile};
-    use super::super::super::units::{By, Panels, Parts, Units};
+    use super::super::super::units::{By, Panels, Parts, Patch, Units};
+    use super::super::super::walks::{WalkShape, walk_list};
     use super::super::super::work::Kernel;
     use super::super::nvidia::{HOPPER, compiler_is_there};
     use super::super::programs::{next_step, source};
     use super::super::{
-        BLOCK, SAMPLES, STACKED, most_patterns, patches, sides_of_a_gradient, stacks, wide_product,
+        BLOCK, MOST_BLOCKS, SAMPLES, STACKED, patches, sides_of_a_gradient, stacks,
+        stages_of_stacks, wide_product,
     };
     use super::*;
     use crate::{Activation, Links, Wiring};
@@ -297,33 +299,47 @@ mod tests {
         let product = |links: &Links, locations, channels, columns| {
             let panels = STACKED / columns;
             let taps = ribbon_of(&stacks_of(links, locations, panels), panels).len();
-            let choices = patches(locations, [100, channels, columns], taps, operands);
-            let tile = Tile {
-                rows: 100usize.next_multiple_of(SAMPLES),
-                columns,
-                operands,
-                units: units(By::Patches(choices.into_iter().next()?)),
+            let tile = |lands| {
+                let sides = [100, channels, columns];
+                let choices = patches(locations, sides, taps, operands, lands);
+                let is_made =
+                    |patch: &Patch| patch_list(links, locations, patch.shape(columns)).is_some();
+                Some(Tile {
+                    rows: 100usize.next_multiple_of(SAMPLES),
+                    columns,
+                    operands,
+                    units: units(By::Patches(choices.into_iter().find(is_made)?)),
+                })
             };
-            Some(both_directions(tile, arrival))
+            let kernel =
+                |lands: bool| Some(both_directions(tile(lands)?, arrival)[usize::from(lands)]);
+            [false, true]
+                .into_iter()
+                .filter_map(kernel)
+                .collect::<Vec<_>>()
         };
         let gradient = |wiring: &Wiring, inputs, outputs| {
-            let most = most_patterns(inputs, 100, operands);
+            let [_, stages] = stages_of_stacks(100, operands);
+            let shape = WalkShape {
+                panels: STACKED / outputs,
+                sources: STACKED / inputs,
+                stages,
+                blocks: MOST_BLOCKS,
+                parts: 4,
+                zeros: 0,
+            };
             let links = (wiring.forward(), wiring.destinations());
-            let list = share_list(links, wiring.taps(), STACKED / outputs, most, 0);
+            let walks = walk_list(links, wiring.taps(), shape)?;
+            let work = stacks(100, [walks.blocks, walks.taps], operands);
             let tile = GradientTile {
                 inputs,
                 outputs,
                 all_taps: 0,
                 panel: [100, 1],
                 operands,
-                units: units(By::Stacks(stacks(
-                    inputs,
-                    100,
-                    [list.patterns, list.taps],
-                    operands,
-                ))),
+                units: units(By::Stacks(work)),
             };
-            (list.patterns <= most).then_some(Kernel::GradientPart(tile, Form::Plain))
+            Some(Kernel::GradientPart(tile, Form::Plain))
         };
         let [one, two] = [1, 2].map(|stride| Wiring::conv3x3(32, 32, stride));
         let alone = Wiring::sequence(1024, 1024, 0);
@@ -336,7 +352,7 @@ mod tests {
                 let panels = wiring.destinations();
                 let products = product(wiring.forward(), panels, inputs, outputs);
                 let gradient = gradient(wiring, inputs, outputs);
-                products.into_iter().flatten().chain(gradient)
+                products.into_iter().chain(gradient)
             });
         kernels.chain([Kernel::Ribbon(Form::TwoParts)]).collect()
     }

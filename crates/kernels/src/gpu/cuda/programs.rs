@@ -248,11 +248,12 @@ fn patch_product(name: &str, tile: Tile, patch: Patch, activation: Option<Activa
         ribbon,
         stages,
         sources,
+        lands,
         together,
     } = patch;
     let Tile { columns, rows, .. } = tile;
     let product = format!(
-        "PatchProduct<{groups}, {channels}, {columns}, {ribbon}, {rows}, {stages}, {sources}, {precision}>"
+        "PatchProduct<{groups}, {channels}, {columns}, {ribbon}, {rows}, {stages}, {sources}, {lands}, {precision}>"
     );
     of_blocks(name, &product, activation, [groups, together, rows])
 }
@@ -340,20 +341,21 @@ pub(super) fn source(kernel: Kernel) -> Source {
             if let By::Stacks(Stacks {
                 groups,
                 deep,
-                patterns,
+                halves,
+                stages,
+                blocks,
                 taps,
-                together,
             }) = tile.units.by()
             {
                 let batch = tile.panel[0];
                 let sum = format!(
-                    "PatchGradient<{groups}, {deep}, {inputs}, {outputs}, {batch}, {patterns}, {taps}, {together}, {precision}>"
+                    "PatchGradient<{groups}, {deep}, {inputs}, {outputs}, {batch}, {halves}, {stages}, {blocks}, {taps}, {precision}>"
                 );
                 return Source {
-                    function: format!("gradient_of_stacks<{sum}>"),
+                    function: format!("gradient_of_stacks<{halves}, {sum}>"),
                     shared: format!("({sum}::SHARED)"),
                     warps: WARPS_OF_A_GROUP * groups,
-                    together: together as u32,
+                    together: 1,
                     group_columns: STACKED,
                 };
             }

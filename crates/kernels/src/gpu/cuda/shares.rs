@@ -55,28 +55,36 @@ pub(in crate::gpu) fn block_of(
 }
 
 /// The next number of channels of panels that lie in blocks of eight.
-pub(in crate::gpu) fn widened(channels: usize) -> Option<usize> {
-    [8, 16, 32, 64].into_iter().find(|&wide| wide >= channels)
+pub(in crate::gpu) fn widened(operands: Operands, channels: usize) -> Option<usize> {
+    let in_eights = |wide: &usize| block_of(operands, *wide, true) == Some(EIGHT);
+    let mut sizes = [8, 16, 32, BLOCK].into_iter().filter(in_eights);
+    sizes.find(|&wide| wide >= channels)
 }
 
 /// The work-groups of a product of so many panels, of so many rows, channels of the sources and columns, that makes
-/// neighbouring panels together, with so many taps in the ribbon of its weights: those that there is room for, the best
+/// neighbouring panels together, with so many taps in the ribbon of its weights, and lands at z or not: those that there is room for, the best
 /// first.
 pub(in crate::gpu) fn patches(
     panels: usize,
     [rows, channels, columns]: [usize; 3],
     taps: usize,
     operands: Operands,
+    lands: bool,
 ) -> Vec<Patch> {
     /// Bytes of a value of a part, and of what counts the arrivals of a stage.
     const VALUE: usize = size_of::<u16>();
     const ARRIVAL: usize = 8;
     /// Work-groups below which a patch is made smaller.
     const ENOUGH: usize = 120;
-    /// Terms that are to be multiplied by in one chunk, and most stages.
+    /// Terms that are to be multiplied by in one chunk, and most sources at a time: a warp's threads fetch them at once.
     const MOST_TERMS: usize = 32;
-    const MOST_STAGES: usize = 32;
-    let parts = if operands == Operands::Bf16 { 1 } else { 2 };
+    const MOST_SOURCES: usize = 32;
+    /// Bytes of a multiprocessor's shared memory, those that each work-group there takes beside its own, and those that count
+    /// the arrivals of a group's tiles of z.
+    const OF_A_MULTIPROCESSOR: usize = 228 << 10;
+    const BESIDE: usize = 1024 + 16;
+    const OF_A_GROUP: usize = 4 * ARRIVAL;
+    let parts = operands.parts();
     let rows = rows.next_multiple_of(SAMPLES);
     let ribbon = taps * columns;
     let stacks = panels.div_ceil(STACKED / columns);
@@ -84,10 +92,12 @@ pub(in crate::gpu) fn patches(
     // As `PatchProduct` in `source/patch.cuh` lays them out.
     let stages = |groups: usize, together: usize| {
         let weights = parts * channels.max(TERMS) * ribbon;
-        let tiles = parts * groups * STACKED * rows;
+        // z has tiles of its own, which are fetched early; of results, tiles lie where operands lay.
+        let tiles = usize::from(lands) * parts * groups * STACKED * rows;
         let stage = VALUE * parts * rows * channels + ARRIVAL;
-        let room = (ROOM_OF_STAGES / together).checked_sub(VALUE * (weights + tiles));
-        room.map_or(0, |room| room / stage).min(MOST_STAGES)
+        let taken = BESIDE + groups * OF_A_GROUP + VALUE * (weights + tiles);
+        let room = (OF_A_MULTIPROCESSOR / together).saturating_sub(taken);
+        (room / stage).min(MOST_SOURCES)
     };
     let patch = |groups, together| Patch {
         groups,
@@ -95,6 +105,7 @@ pub(in crate::gpu) fn patches(
         ribbon,
         stages: stages(groups, together),
         sources,
+        lands,
         together,
     };
     let large = [4, 2]
@@ -156,7 +167,7 @@ pub(in crate::gpu) fn wide_gradient(
     let side = [4 * BLOCK, 2 * BLOCK, BLOCK];
     let outputs = side.into_iter().find(|&side| outputs.is_multiple_of(side));
     let outputs = outputs.expect("a multiple of a block");
-    let parts = if operands == Operands::Bf16 { 1 } else { 2 };
+    let parts = operands.parts();
     let blocks = parts * (groups + outputs / BLOCK);
     let wide = Wide {
         groups,
@@ -202,67 +213,57 @@ pub(in crate::gpu) fn parts_of_wide_gradient(
         .unwrap_or(1)
 }
 
-/// Bytes of a stage of a gradient of so many inputs, of so many rows, over stacks: with so many places of sources.
-fn stage_of_stacks(inputs: usize, places: usize, rows: usize, operands: Operands) -> usize {
-    let parts = if operands == Operands::Bf16 { 1 } else { 2 };
-    let samples = rows.next_multiple_of(TERMS);
-    let beyond = (samples - rows) * EIGHT;
-    parts * size_of::<u16>() * (places * rows * inputs + beyond + STACKED * samples)
+/// Most blocks of sources of a work-group of a gradient over stacks: there are registers for their sums.
+pub(in crate::gpu) const MOST_BLOCKS: usize = 9;
+
+/// In how many tiles of samples a gradient over stacks takes panels of so many rows, and how many blocks there are in shared
+/// memory at a time.
+pub(in crate::gpu) fn stages_of_stacks(rows: usize, operands: Operands) -> [usize; 2] {
+    /// Bytes of what counts the arrivals of a stage.
+    const ARRIVAL: usize = 8;
+    // Of two parts, whole panels would leave room for the blocks of one stack only.
+    let parts = operands.parts();
+    let halves = parts;
+    let samples = rows.div_ceil(halves).next_multiple_of(TERMS);
+    let stage = parts * size_of::<u16>() * STACKED * samples + ARRIVAL;
+    [halves, ROOM_OF_STAGES / stage]
 }
 
-/// Patterns that a share of a gradient over stacks may have: sums of so many channels there are registers for, and two stages
-/// room.
-pub(in crate::gpu) fn most_patterns(inputs: usize, rows: usize, operands: Operands) -> usize {
-    let places = SIDES_OF_STACKS.map(|[groups, deep]| groups * deep * STACKED / inputs);
-    let fits =
-        |&places: &usize| 2 * stage_of_stacks(inputs, places, rows, operands) <= ROOM_OF_STAGES;
-    places.into_iter().rev().find(fits).unwrap_or(0)
-}
-
-/// Groups of warps of a gradient over stacks, and how many times 64 channels of sources each may have.
-const SIDES_OF_STACKS: [[usize; 2]; 6] = [[1, 1], [2, 1], [3, 1], [4, 1], [3, 2], [4, 2]];
-
-/// The work-groups of such a gradient, of shares of so many patterns and taps.
+/// The work-groups of a gradient over stacks, of shares of so many blocks and taps.
 pub(in crate::gpu) fn stacks(
-    inputs: usize,
     rows: usize,
-    [patterns, taps]: [usize; 2],
+    [blocks, taps]: [usize; 2],
     operands: Operands,
 ) -> Stacks {
-    let holds = |&[groups, deep]: &[usize; 2]| groups * deep * STACKED >= patterns * inputs;
-    let [groups, deep] = SIDES_OF_STACKS
-        .into_iter()
-        .find(holds)
-        .expect("as many as there is room for");
-    let places = groups * deep * STACKED / inputs;
-    let stage = stage_of_stacks(inputs, places, rows, operands);
+    let [groups, deep] = match blocks {
+        ..=4 => [blocks, 1],
+        5 | 6 => [3, 2],
+        7 | 8 => [4, 2],
+        _ => [3, blocks.div_ceil(3)],
+    };
+    let [halves, stages] = stages_of_stacks(rows, operands);
     Stacks {
         groups,
         deep,
-        patterns,
+        halves,
+        stages,
+        blocks,
         taps,
-        together: if 4 * stage <= ROOM_OF_STAGES { 2 } else { 1 },
     }
 }
 
-/// Parts that such a gradient is cut into: those whose last work-groups are done first, if those of another layer run beside
-/// them.
-pub(in crate::gpu) fn parts_of_stacks(
-    work: Stacks,
-    shares: usize,
-    stacks: usize,
-    values: usize,
-) -> usize {
+/// Walks that the stacks of such a gradient are cut into: those whose last work-groups are done first, if those of another
+/// layer run beside them.
+pub(in crate::gpu) fn parts_of_stacks(stacks: usize, halves: usize, values: usize) -> usize {
     /// Stacks in whose time a work-group begins and ends, and values of parts in which they are added.
-    const START: f64 = 2.0;
+    const START: f64 = 3.0;
     const VALUES_ADDED: f64 = 6e5;
-    let at_once = MULTIPROCESSORS * work.together;
     let long = |parts: usize| {
-        let rounds = (2 * shares * parts).div_ceil(at_once) * work.together;
-        let of_a_part = stacks as f64 / parts as f64;
-        rounds as f64 * (of_a_part + START) + (parts * values) as f64 / VALUES_ADDED
+        let rounds = (2 * halves * parts).div_ceil(MULTIPROCESSORS);
+        let of_a_part = stacks as f64 / (parts * halves) as f64;
+        rounds as f64 * (of_a_part + START) + (parts * halves * values) as f64 / VALUES_ADDED
     };
-    (1..=stacks.clamp(1, at_once))
+    (1..=stacks.clamp(1, MULTIPROCESSORS))
         .min_by(|&a, &b| long(a).total_cmp(&long(b)))
         .unwrap_or(1)
 }

@@ -45,7 +45,6 @@ DEVICE void unfold(const Arguments &given) {
     u32 first_link = starts[location], links = starts[location + 1] - first_link;
     const u32 *pairs = starts + locations + 1 + 2 * first_link;
     // The source of each tap.
-    constexpr u32 NONE = 0xffffffffu;
     u32 *sources = reinterpret_cast<u32 *>(shared_memory());
     sources[thread()] = NONE;
     barrier();

@@ -8,12 +8,10 @@
 // order these stand is the source's *pattern*; patterns are stretches of a *ribbon* of weights, made once a step
 // (`patches.rs`). The stacks of a work-group share their sources.
 
-/// What stands for a tap that is not there.
-constexpr u32 NO_TAP = 0xffffffffu;
-
 /// A patch of stacks, one for each group of warps, of panels of so many columns, and sources of so many channels; a ribbon of
-/// so many rows; so many sources in shared memory at a time, and so many by which a stack is multiplied in a chunk.
-template <u32 Groups, u32 Channels, u32 Columns, u32 Ribbon, u32 Rows, u32 Stages, u32 Sources, Precision P>
+/// so many rows; so many sources in shared memory at a time, and so many by which a stack is multiplied in a chunk; `Lands`
+/// where z is read.
+template <u32 Groups, u32 Channels, u32 Columns, u32 Ribbon, u32 Rows, u32 Stages, u32 Sources, bool Lands, Precision P>
 struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     using Base = ChannelSums<1, 1, Rows, P>;
     using Base::walk, Base::sums, Base::own_group, Base::own_warp, Base::values_out, Base::PARTS_OUT;
@@ -29,13 +27,14 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     /// Values of a part of the tiles of the result.
     static constexpr u32 TILES = Groups * STACKED * Rows;
     static constexpr u32 WARPS_OF_ALL = Groups * (GROUP_THREADS / LANES);
-    /// In shared memory: stages, their arrivals and those of z's tiles, the ribbon, and tiles.
+    /// In shared memory: stages, their arrivals and those of z's tiles, the ribbon, and where it lands z's tiles. Those of
+    /// results lie in place of z's, or of operands.
     static constexpr u32 ARRIVALS_AT = Stages * STAGE * 2;
     static constexpr u32 RIBBON_AT = (ARRIVALS_AT + (Stages + WARPS_OF_ALL) * 8 + 15) / 16 * 16;
-    static constexpr u32 TILES_AT = RIBBON_AT + ALL_LEFT * 2;
-    static constexpr u32 SHARED = TILES_AT + PARTS_OUT * TILES * 2;
-    /// Where there is room for it, a second panel's tiles lie where operands lay.
-    static constexpr u32 TILES_IN_TURN = PARTS_OUT * TILES * 2 <= TILES_AT ? 2 : 1;
+    static constexpr u32 RIBBON_END = RIBBON_AT + ALL_LEFT * 2, TILE_BYTES = PARTS_OUT * TILES * 2;
+    static constexpr u32 TILES_AT = Lands ? RIBBON_END : 0;
+    static constexpr u32 SHARED = TILES_AT + TILE_BYTES > RIBBON_END ? TILES_AT + TILE_BYTES : RIBBON_END;
+    static constexpr u32 TILES_IN_TURN = 2 * TILE_BYTES <= SHARED - TILES_AT ? 2 : 1;
     /// Words of a chunk of the record (`PatchList`).
     static constexpr u32 CHUNK_WORDS = 1 + Groups * Sources;
 
@@ -128,6 +127,8 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
         barrier();
         fetch(smaller(Stages, sources));
         if (z && thread() % LANES == 0) fetch_z(z);
+        // The ribbon comes with the first source, which may be another stack's.
+        if (chunks > 0) wait_for_arrival(arrivals(), 0);
         this->settle_sums();
 #pragma unroll 1
         for (u32 chunk = 0; chunk < chunks; chunk++) {
@@ -160,7 +161,7 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     }
     /// Where the same begin in a tile.
     static METHOD u16 *tile_at(u32 tile, u32 half) {
-        u16 *tiles = reinterpret_cast<u16 *>(shared_memory() + (tile == 0 ? TILES_AT : 0));
+        u16 *tiles = reinterpret_cast<u16 *>(shared_memory() + TILES_AT + tile * TILE_BYTES);
         return tiles + ((own_group() * 4 + own_warp()) * 2 + half) * (Rows * EIGHT);
     }
 
@@ -180,7 +181,10 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
 
     /// z lies in the first tile; `turn` counts the arrays.
     static METHOD u32 stage_of(u32, u32) { return 0; }
-    METHOD void wait_for_z(u32 turn, u32) const { wait_for_arrival(arrival_of_z(), turn); }
+    METHOD void wait_for_z(u32 turn, u32) const {
+        wait_for_arrival(arrival_of_z(), turn);
+        warp_barrier();
+    }
 
     /// Fetches another array's panels, when all tiles are written.
     METHOD void fetch_again(const float *z) {
@@ -200,7 +204,7 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
 
     /// Whether there is a panel of a thread's channels of either half; and its number.
     static METHOD bool there(u32) { return true; }
-    METHOD bool there(u32, u32 half) const { return destinations[half] != NO_PANEL; }
+    METHOD bool there(u32, u32 half) const { return destinations[half] != NONE; }
     METHOD u32 panel_of(u32, u32 half) const { return destinations[half]; }
 
     METHOD u16 *row_of_tile(u32 tile, u32, u32 half) const { return tile_at(tile, half) + thread() % LANES % 8 * EIGHT; }
@@ -255,7 +259,7 @@ DEVICE void ribbon(const Arguments &given) {
     for (u32 n = 0; n < EIGHT; n++) {
         u32 channel = eighth * EIGHT + n;
         u32 from = backward ? (tap * columns + column) * channels + channel : (tap * channels + channel) * columns + column;
-        values[n] = tap != NO_TAP && channel < channels && from < there ? weights[from] : 0.0f;
+        values[n] = tap != NONE && channel < channels && from < there ? weights[from] : 0.0f;
     }
     Planes planes = planes_of(given.heap + words[2], (u64)eighths * EIGHT * rows);
     put_eight(planes, (u64)place() * EIGHT, values, given.variant & TWO_PARTS);

@@ -1,105 +1,124 @@
 // Weight gradients of panels of few channels on Hopper: of all pairs of a stack's panels and their sources at once.
 //
-// The channels of a stack's deltas (patch.cuh) are the columns of instructions, and those of its sources, in the order of
-// their patterns, the rows; what is summed over are samples. Sums of a pattern and a panel belong to the tap that the pattern
-// has for it, always the same, and are added to those of the same tap at the end. Sources that a stack lacks are zeros. A
-// work-group takes one stack after the other, and the patterns of one share: shares have no taps in common.
+// The channels of a stack's deltas (patch.cuh) are the columns of instructions, and those of its sources, some neighbouring
+// ones to a *block* of 64 channels, the rows; what is summed over are samples. Sums of a source and a panel belong to the tap
+// that the source's pattern has for it, always the same, and are added to those of the same tap at the end. Sources that a
+// stack lacks are zeros. A work-group walks from stack to stack, along which most blocks are the next stack's, too, and stay
+// in shared memory: the host plans which come when (`walks.rs`). It takes one share of the blocks: shares have no taps in
+// common.
 
-/// The sums of a share: by some groups of warps, `Deep` times 64 channels of sources each. `Taps` and `Patterns` are the most
-/// of a share.
-template <u32 Groups, u32 Deep, u32 Inputs, u32 Outputs, u32 Batch, u32 Patterns, u32 Taps, u32 Together, Precision P>
+/// What is added to a number of items where they may be fetched only when the chunk has been multiplied.
+constexpr u32 AFTERWARDS = 0x80000000u;
+
+/// The sums of a share: by some groups of warps, `Deep` blocks of sources each, over all of a panel's samples or half of them.
+/// `Blocks` and `Taps` are the most of a share; there are so many blocks in shared memory at a time.
+template <u32 Groups, u32 Deep, u32 Inputs, u32 Outputs, u32 Batch, u32 Halves, u32 Stages, u32 Blocks, u32 Taps, Precision P>
 struct PatchGradient {
-    static constexpr u32 THREADS = Groups * GROUP_THREADS, FETCHERS = LANES, KINDS = 1;
-    static constexpr u32 STACKED = 64, PANELS = STACKED / Outputs, PIECES = STACKED / COLUMNS;
-    /// Samples that instructions sum over: beyond the panel's, deltas are zeros.
-    static constexpr u32 TERMS = 16, SAMPLES = (Batch + TERMS - 1) / TERMS * TERMS;
-    /// Values of a source, of the samples that are read after the last one, and of those of the deltas of eight channels.
-    static constexpr u32 SOURCE = Batch * Inputs, BEYOND = (SAMPLES - Batch) * EIGHT, DELTAS = SAMPLES * EIGHT;
-    /// Places of sources, of a part of a stage.
-    static constexpr u32 PLACES = Groups * Deep * STACKED / Inputs;
-    static_assert(PLACES >= Patterns, "as many places as patterns");
-    static constexpr u32 DELTAS_AT = PLACES * SOURCE + BEYOND, PART = DELTAS_AT + PIECES * DELTAS;
-    static constexpr u32 STAGE = PARTS<P> * PART;
-    static constexpr u32 STAGES = STAGES_OF<STAGE, Together>;
-    static_assert(STAGES >= 2, "one stage is filled while another is multiplied");
-    static constexpr u32 STAGED = STAGES * STAGE * 2 + MOST_STAGES * 8, SUMMED = Taps * Inputs * Outputs * 4;
+    static constexpr u32 THREADS = Groups * GROUP_THREADS;
+    static constexpr u32 STACKED = 64, PANELS = STACKED / Outputs, SOURCES = STACKED / Inputs;
+    static constexpr u32 PIECES = STACKED / COLUMNS, EIGHTHS = STACKED / EIGHT;
+    static_assert(Groups * Deep >= Blocks, "each block is somebody's");
+    /// Samples of a half, and those that instructions sum over: beyond the former there are zeros.
+    static constexpr u32 TERMS = 16, HALF = (Batch + Halves - 1) / Halves, SAMPLES = (HALF + TERMS - 1) / TERMS * TERMS;
+    /// Values of eight channels of a block, of a part of it, and of a stage.
+    static constexpr u32 EIGHT_LONG = SAMPLES * EIGHT, PART = EIGHTHS * EIGHT_LONG, STAGE = PARTS<P> * PART;
+    static constexpr u32 ARRIVALS_AT = Stages * STAGE * 2, STAGED = ARRIVALS_AT + Stages * 8;
+    static constexpr u32 SUMMED = Taps * Inputs * Outputs * 4;
     static constexpr u32 SHARED = STAGED > SUMMED ? STAGED : SUMMED;
-    /// Copies of a thread that fetches.
-    static constexpr u32 COPIES = (PARTS<P> * (Patterns + PIECES) + LANES - 1) / LANES;
-    /// Words of a share (`ShareList`): patterns, taps, how often one stands there at most, the taps, and for each pattern and
-    /// panel the number of its tap and how often that stood before.
-    static constexpr u32 SHARE_WORDS = 3 + Taps + 2 * Patterns * PANELS;
+    /// Words of a share (`WalkList`): taps, how often one stands there at most, the taps, and for each source of a block and
+    /// panel the number of its tap and how often that stood before. Words of an item, and of a chunk.
+    static constexpr u32 SHARE_WORDS = 2 + Taps + 2 * Blocks * SOURCES * PANELS;
+    static constexpr u32 ITEM_WORDS = 1 + EIGHTHS, CHUNK_WORDS = 2 + Blocks;
+    /// Items whose panels are known ahead.
+    static constexpr u32 AHEAD = 4;
 
     const float *input, *delta;
     u64 input_values, delta_values;
     const u32 *share;
-    u32 patterns;
-    /// The next stack's panels and sources, and zeros.
-    const u32 *panels, *sources;
     const u16 *zeros;
-    /// The next panel of each copy.
-    u32 next[COPIES];
+    /// The first sample, and how many.
+    u32 first_sample, samples;
+    /// Items, how many there are, and how many have been fetched; whether the next ones are deltas, and a thread's panel.
+    const u32 *item_list;
+    u32 items, fetched;
+    u32 is_delta[AHEAD], panel[AHEAD];
+    /// Of the next chunk: the number of its deltas, those of this group's blocks, and up to which item is fetched meanwhile.
+    u32 deltas, blocks[Deep], limit;
+    const u32 *chunk_list;
+    u32 chunks;
     float sums[Deep][PIECES][4];
 
-    static METHOD u16 *stage_at(u32 stage) { return reinterpret_cast<u16 *>(shared_memory()) + stage * STAGE; }
+    static METHOD u16 *stage_at(u32 number) { return reinterpret_cast<u16 *>(shared_memory()) + number % Stages * STAGE; }
+    static METHOD u64 *arrival_of(u32 number) {
+        return reinterpret_cast<u64 *>(shared_memory() + ARRIVALS_AT) + number % Stages;
+    }
     static METHOD u32 own_group() { return thread() / GROUP_THREADS; }
 
-    /// Reads the panels that the next copies are of: of each part, sources, then eight channels of deltas at a time.
-    METHOD void read_next() {
+    /// Reads what the items from the `first` on are: beyond the last one, the first one's.
+    METHOD void read_items(u32 first) {
 #pragma unroll
-        for (u32 n = 0; n < COPIES; n++) {
-            u32 copy = (n * LANES + thread()) % (patterns + PIECES);
-            next[n] = copy < patterns ? sources[copy] : panels[(copy - patterns) / (Outputs / EIGHT)];
+        for (u32 n = 0; n < AHEAD; n++) {
+            const u32 *words = item_list + (first + n < items ? first + n : 0) * ITEM_WORDS;
+            is_delta[n] = words[0];
+            panel[n] = words[1 + thread() % EIGHTHS];
         }
-        sources += Patterns;
-        panels += PANELS;
     }
 
-    /// Starts the copies of the next stack, a warp together.
-    METHOD void fetch(u32 stage, u64 *arrival) {
-        u32 all = PARTS<P> * (patterns + PIECES);
-        if (thread() == 0) expect_bytes(arrival, PARTS<P> * (patterns * SOURCE + STACKED * Batch) * 2);
+    /// Starts the copies of an item: each thread of the first warp has eight channels of a part.
+    METHOD void fetch_item(u32 number, bool is_delta, u32 panel) {
+        u64 *arrival = arrival_of(number);
+        if (thread() == 0) expect_bytes(arrival, PARTS<P> * STACKED * samples * 2);
         warp_barrier();
-#pragma unroll
-        for (u32 n = 0; n < COPIES; n++) {
-            u32 copy = n * LANES + thread();
-            if (copy >= all) break;
-            u32 part = copy / (patterns + PIECES), place = copy % (patterns + PIECES);
-            u16 *to = stage_at(stage) + part * PART;
-            const u16 *from;
-            u32 values;
-            if (place < patterns) {
-                to += place * SOURCE;
-                from = reinterpret_cast<const u16 *>(input) + part * input_values + (u64)next[n] * SOURCE;
-                values = SOURCE;
-            } else {
-                u32 eighth = (place - patterns) % (Outputs / EIGHT);
-                to += DELTAS_AT + (place - patterns) * DELTAS;
-                from = reinterpret_cast<const u16 *>(delta) + part * delta_values +
-                       ((u64)next[n] * (Outputs / EIGHT) + eighth) * (Batch * EIGHT);
-                values = Batch * EIGHT;
-            }
-            copy_stretch(to, next[n] == NO_PANEL ? zeros : from, values * 2, arrival);
-        }
-        read_next();
+        u32 part = thread() / EIGHTHS, eighth = thread() % EIGHTHS;
+        u32 eighths = (is_delta ? Outputs : Inputs) / EIGHT;
+        const u16 *from = is_delta ? reinterpret_cast<const u16 *>(delta) + part * delta_values
+                                   : reinterpret_cast<const u16 *>(input) + part * input_values;
+        from += (((u64)panel * eighths + eighth % eighths) * Batch + first_sample) * EIGHT;
+        if (part < PARTS<P>)
+            copy_stretch(stage_at(number) + part * PART + eighth * EIGHT_LONG, panel == NONE ? zeros : from,
+                         samples * (EIGHT * 2), arrival);
     }
 
-    template <u32> METHOD void multiply_stage(u32 stage) {
+    /// Starts the copies of items up to the `last`. All threads count.
+    METHOD void fetch(u32 last) {
+        if (thread() < LANES)
+            for (u32 first = fetched; first < last; first += AHEAD) {
 #pragma unroll
-        for (u32 term = 0; term < SAMPLES; term += TERMS)
+                for (u32 n = 0; n < AHEAD; n++)
+                    if (first + n < last) fetch_item(first + n, is_delta[n], panel[n]);
+                read_items(smaller(first + AHEAD, last));
+            }
+        fetched = last;
+    }
+
+    /// Reads what the next chunk is.
+    METHOD void read_chunk() {
+        limit = chunk_list[0];
+        deltas = chunk_list[1];
 #pragma unroll
-            for (u32 d = 0; d < Deep; d++) {
-                auto left = [&](u32 part) {
-                    u32 eighth = (own_group() * Deep + d) * (STACKED / EIGHT);
-                    const u16 *from = stage_at(stage) + part * PART + (eighth * Batch + term) * EIGHT;
-                    return plain_matrix(from, 128, Batch * EIGHT * 2);
+        for (u32 d = 0; d < Deep; d++) {
+            // Groups that have fewer blocks than others multiply the last one again.
+            u32 block = smaller(own_group() * Deep + d, Blocks - 1);
+            blocks[d] = chunk_list[2 + block];
+        }
+        chunk_list += CHUNK_WORDS;
+    }
+
+    METHOD void multiply_chunk() {
+        const u16 *right_block = stage_at(deltas);
+#pragma unroll
+        for (u32 d = 0; d < Deep; d++) {
+            const u16 *left_block = stage_at(blocks[d]);
+#pragma unroll
+            for (u32 term = 0; term < SAMPLES; term += TERMS) {
+                auto matrix = [&](const u16 *block, u32 part) {
+                    return plain_matrix(block + part * PART + term * EIGHT, 128, EIGHT_LONG * 2);
                 };
-                auto right = [&](u32 part) {
-                    const u16 *from = stage_at(stage) + part * PART + DELTAS_AT + term * EIGHT;
-                    return plain_matrix(from, 128, DELTAS * 2);
-                };
+                auto left = [&](u32 part) { return matrix(left_block, part); };
+                auto right = [&](u32 part) { return matrix(right_block, part); };
                 multiply_groups<P, true, true>(sums[d], left, right);
             }
+        }
     }
 
     METHOD void settle_sums() {
@@ -107,52 +126,84 @@ struct PatchGradient {
         for (u32 d = 0; d < Deep; d++) settle_all(sums[d]);
     }
 
-    /// Sums over stacks from the first to the last, of all that are there.
-    METHOD void accumulate(const u32 *list, u32 number, u32 first, u32 last) {
-        u32 shares = list[0], stacks = list[1];
+    static METHOD void wait_for(u32 number) { wait_for_arrival(arrival_of(number), number / Stages % 2); }
+
+    /// Sums over the stacks of a part, of half of the samples or all, of a share's blocks.
+    METHOD void accumulate(const u32 *list, u32 number, u32 part, u32 half) {
+        u32 shares = list[0], parts = list[1];
         zeros = reinterpret_cast<const u16 *>(list + list[2]);
         share = list + 3 + number * SHARE_WORDS;
-        patterns = share[0];
-        panels = list + 3 + shares * SHARE_WORDS + first * PANELS;
-        sources = list + 3 + shares * SHARE_WORDS + stacks * PANELS + (number * stacks + first) * Patterns;
+        const u32 *starts = list + 3 + shares * SHARE_WORDS;
+        const u32 *record = list + starts[number * parts + part];
+        items = record[0];
+        chunks = record[1];
+        item_list = record + 2;
+        chunk_list = item_list + items * ITEM_WORDS;
+        first_sample = half * HALF;
+        samples = smaller(HALF, Batch - first_sample);
+        fetched = 0;
 #pragma unroll
         for (u32 d = 0; d < Deep; d++)
 #pragma unroll
             for (u32 j = 0; j < PIECES; j++)
 #pragma unroll
                 for (u32 k = 0; k < 4; k++) sums[d][j][k] = 0.0f;
-        // What copies never reach and sums read: beyond the samples of the last source, and of each eight channels of deltas.
-        for (u32 at = thread(); at < STAGES * PARTS<P> * (1 + PIECES) * BEYOND; at += THREADS) {
-            u32 stretch = at / BEYOND % (1 + PIECES), part = at / (BEYOND * (1 + PIECES));
-            u16 *to = stage_at(0) + part * PART;
-            if (stretch == 0) to += patterns * SOURCE;
-            else to += DELTAS_AT + stretch * DELTAS - BEYOND;
-            to[at % BEYOND] = 0;
+        if (thread() < LANES) read_items(0);
+        if (chunks > 0) read_chunk();
+        // What copies never reach and sums read.
+        u32 beyond = (SAMPLES - samples) * EIGHT;
+        for (u32 at = thread(); at < Stages * PARTS<P> * EIGHTHS * beyond; at += THREADS)
+            stage_at(0)[at / beyond * EIGHT_LONG + samples * EIGHT + at % beyond] = 0;
+        if (thread() == 0)
+            for (u32 stage = 0; stage < Stages; stage++) prepare_arrival(arrival_of(stage));
+        publish_arrivals();
+        publish_copies();
+        barrier();
+        fetch(smaller(Stages, items));
+        settle_sums();
+#pragma unroll 1
+        for (u32 chunk = 0; chunk < chunks; chunk++) {
+            wait_for(deltas);
+#pragma unroll
+            for (u32 d = 0; d < Deep; d++) wait_for(blocks[d]);
+            begin_products();
+            multiply_chunk();
+            commit_products();
+            u32 last = limit % AFTERWARDS;
+            bool afterwards = limit >= AFTERWARDS;
+            if (chunk + 1 < chunks) read_chunk();
+            wait_for_products<1>();
+            if (last > fetched) {
+                if (afterwards) wait_for_products<0>();
+                barrier();
+                fetch(last);
+            }
         }
-        if (thread() < LANES && first < last) read_next();
-        multiply_fetched(*this, last - first, 0);
+        wait_for_products<0>();
+        settle_sums();
+        barrier();
     }
 
     /// Adds the sums of each tap, in order, and writes `scale ·` them to `[tap, input, output]`, of whose inputs `rows` are
     /// there.
     METHOD void write(float *out, float scale, u32 rows) {
         float *summed = reinterpret_cast<float *>(shared_memory());
-        const u32 *taps = share + 3, *places = taps + Taps;
-        u32 count = share[1] * Inputs * Outputs;
+        const u32 *taps = share + 2, *places = taps + Taps;
+        u32 count = share[0] * Inputs * Outputs;
         for (u32 at = thread(); at < count; at += THREADS) summed[at] = 0.0f;
-        for (u32 time = 0; time < share[2]; time++) {
+        for (u32 time = 0; time < share[1]; time++) {
             barrier();
 #pragma unroll
             for (u32 d = 0; d < Deep; d++)
 #pragma unroll
                 for (u32 half = 0; half < 2; half++) {
                     u32 row = (own_group() * Deep + d) * STACKED + thread() / LANES % 4 * ROWS + half * 8 + thread() % LANES / 4;
-                    u32 pattern = row / Inputs;
-                    if (pattern >= patterns) continue;
+                    u32 source = row / Inputs;
+                    if (source >= Blocks * SOURCES) continue;
 #pragma unroll
                     for (u32 j = 0; j < PIECES; j++) {
-                        const u32 *place = places + 2 * (pattern * PANELS + j * COLUMNS / Outputs);
-                        if (place[0] == NO_TAP || place[1] != time) continue;
+                        const u32 *place = places + 2 * (source * PANELS + j * COLUMNS / Outputs);
+                        if (place[0] == NONE || place[1] != time) continue;
                         float *to = summed + (place[0] * Inputs + row % Inputs) * Outputs;
 #pragma unroll
                         for (u32 e = 0; e < 2; e++)
@@ -168,18 +219,18 @@ struct PatchGradient {
     }
 };
 
-/// [`gradient_part`] of stacks: `links` are a list of shares, and a part is a stretch of stacks.
-template <class Sum> DEVICE void gradient_of_stacks(const Arguments &given) {
+/// [`gradient_part`] of stacks: `links` are a list of walks, and parts are stretches of these, of half of the samples or all.
+template <u32 Halves, class Sum> DEVICE void gradient_of_stacks(const Arguments &given) {
     const u32 *words = item(given, GRADIENT_WORDS);
     if (group() >= words[0]) return;
     const u32 *list = given.links + words[3];
-    u32 outputs = words[7], taps = words[8], parts = words[9], rows = words[13];
-    u32 shares = list[0], stacks = list[1], number = group() / shares;
+    u32 outputs = words[7], taps = words[8], rows = words[13];
+    u32 shares = list[0], number = group() / shares;
     Sum sum;
     sum.input = given.heap + words[1];
     sum.delta = given.heap + words[2];
     sum.input_values = words[11];
     sum.delta_values = words[12];
-    sum.accumulate(list, group() % shares, (u32)((u64)stacks * number / parts), (u32)((u64)stacks * (number + 1) / parts));
+    sum.accumulate(list, group() % shares, number / Halves, number % Halves);
     sum.write(given.heap + words[4] + (u64)number * taps * rows * outputs, as_float(words[10]), rows);
 }

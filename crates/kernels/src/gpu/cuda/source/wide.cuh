@@ -4,14 +4,11 @@
 // What is multiplied lies in *blocks* of 64 channels: of a panel, its rows' values of the first 64 channels, row after row,
 // then those of the next 64. The eight pieces of 16 bytes of a row of a block are shuffled by the row's number, as the
 // instructions want it, so that a tile is copied as it lies.
-//
+
 /// Most stages of shared memory.
 constexpr u32 MOST_STAGES = 4;
 /// Bytes of shared memory that work-groups on a multiprocessor may share.
 constexpr u32 ROOM_OF_STAGES = 225 * 1024;
-/// What stands for a panel that is not there.
-constexpr u32 NO_PANEL = 0xffffffffu;
-
 /// Stages of so many values that fit, where so many work-groups are to share a multiprocessor.
 template <u32 Values, u32 Together, u32 Fit = ROOM_OF_STAGES / Together / (2 * Values)>
 constexpr u32 STAGES_OF = Fit < MOST_STAGES ? Fit : MOST_STAGES;
@@ -65,7 +62,7 @@ template <u32 Kind, class Sum> DEVICE void multiply_chunk(Sum &sum, Turn &turn, 
     if (turn.chunk > 0 && turn.chunk - 1 + Sum::STAGES < all) {
         barrier();
         u32 freed = turn.freed(Sum::STAGES);
-        if (thread() < Sum::FETCHERS) sum.fetch(freed, arrivals + freed);
+        if (thread() == 0) sum.fetch(freed, arrivals + freed);
     }
     turn.chunk++;
     if (++turn.stage == Sum::STAGES) {
@@ -74,14 +71,14 @@ template <u32 Kind, class Sum> DEVICE void multiply_chunk(Sum &sum, Turn &turn, 
     }
 }
 
-/// Multiplies chunk after chunk. The first thread, or the first few, start the copies of one into a stage as soon as what lay there is
+/// Multiplies chunk after chunk. The first thread starts the copies of one into a stage as soon as what lay there is
 /// multiplied, while the next one is; after the last one, those of what else there is to be fetched.
 template <class Sum> DEVICE void multiply_fetched(Sum &sum, u32 chunks, u32 more) {
     constexpr u32 STAGES = Sum::STAGES;
     u64 *arrivals = arrivals_of<Sum>();
-    bool leads = thread() < Sum::FETCHERS;
+    bool leads = thread() == 0;
     u32 all = chunks + more;
-    if (thread() == 0) {
+    if (leads) {
         for (u32 stage = 0; stage < STAGES; stage++) prepare_arrival(arrivals + stage);
         publish_arrivals();
     }
@@ -119,7 +116,7 @@ struct WideProduct : ChannelSums<Deep, Panels, Rows, P> {
     static constexpr u32 STAGE = PARTS<P> * (BLOCKS * LEFT + Panels * RIGHT);
     static constexpr u32 STAGES = STAGES_OF<STAGE, Together>;
     static constexpr u32 SHARED = STAGES * STAGE * 2 + MOST_STAGES * 8;
-    static constexpr u32 KINDS = 1, FETCHERS = 1;
+    static constexpr u32 KINDS = 1;
     static_assert(STAGES >= 2, "one stage is filled while another is multiplied");
     /// Values of the tiles of a panel of the result, which lie where operands lay.
     static constexpr u32 TILES = PARTS_OUT * BLOCKS * RIGHT;
@@ -171,7 +168,7 @@ struct WideProduct : ChannelSums<Deep, Panels, Rows, P> {
         u32 bytes = walk.batch * (BLOCK * 2);
         // No index: what is in registers has none.
         u32 destination = panel == 0 ? destinations[0] : destinations[Panels - 1];
-        bool there = destination != NO_PANEL;
+        bool there = destination != NONE;
         expect_bytes(arrival, there ? PARTS_OUT * BLOCKS * bytes : 0);
         const u16 *from = reinterpret_cast<const u16 *>(z) + panel_in_blocks(destination);
         u16 *to = stage_at(stage);
@@ -271,7 +268,7 @@ struct WideProduct : ChannelSums<Deep, Panels, Rows, P> {
     }
 
     /// Whether there is a panel; and its number, of a thread's channels of either half.
-    METHOD bool there(u32 p) const { return destinations[p] != NO_PANEL; }
+    METHOD bool there(u32 p) const { return destinations[p] != NONE; }
     METHOD bool there(u32 p, u32) const { return there(p); }
     METHOD u32 panel_of(u32 p, u32) const { return destinations[p]; }
 
@@ -302,7 +299,7 @@ struct WideProduct : ChannelSums<Deep, Panels, Rows, P> {
     METHOD void write_tiles(float *to, u32 stage, u32 p) const {
         publish_copies();
         barrier();
-        if (thread() > 0 || destinations[p] == NO_PANEL) return;
+        if (thread() > 0 || destinations[p] == NONE) return;
         u16 *first = reinterpret_cast<u16 *>(to) + panel_in_blocks(destinations[p]);
 #pragma unroll
         for (u32 part = 0; part < PARTS_OUT; part++)

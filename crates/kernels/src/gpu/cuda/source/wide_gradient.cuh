@@ -12,7 +12,7 @@ template <u32 Groups, u32 Outputs, u32 Batch, u32 Tiles, u32 Together, Precision
     static constexpr u32 TILE = SAMPLES * BLOCK;
     static constexpr u32 STAGE = PARTS<P> * BLOCKS * TILE;
     /// A stage always holds a panel's first samples, or always the rest.
-    static constexpr u32 STAGES = STAGES_OF<STAGE, Together> / Tiles * Tiles, KINDS = Tiles, FETCHERS = 1;
+    static constexpr u32 STAGES = STAGES_OF<STAGE, Together> / Tiles * Tiles, KINDS = Tiles;
     static constexpr u32 SHARED = STAGES * STAGE * 2 + MOST_STAGES * 8;
     static_assert(STAGES >= 2, "one stage is filled while another is multiplied");
 

@@ -18,7 +18,7 @@ template <class Product> DEVICE void product_of_blocks(const Arguments &given) {
             float shift = given.variant & BIASED ? bias[channel] : 0.0f;
 #pragma unroll
             for (u32 p = 0; p < Product::PANELS; p++) {
-                if (!product.there(p)) continue;
+                if (!product.there(p, half)) continue;
                 float *to = out + product.plain(p, half, channel);
                 product.for_each(d, p, half, [&](u32 piece, u32 e, float &sum) {
                     if (product.holds(piece, e)) to[product.sample(piece, e) * walk.columns] = walk.scale * sum + shift;

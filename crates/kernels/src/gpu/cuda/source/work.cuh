@@ -40,6 +40,8 @@ enum Do : u32 {
     IN_EIGHTS = 2048,
 };
 
+/// What stands for a panel, source or tap that is not there.
+constexpr u32 NONE = 0xffffffffu;
 /// Threads of a work-group.
 constexpr u32 THREADS = 256;
 /// Threads that multiply together.
