@@ -7,8 +7,8 @@ use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::{Feedback, FeedbackWeights, Point, RULES, Rule};
 use sansprop_kernels::{
-    Activation, AdamStep, Backend, CellWeights, CpuBackend, Landing, Layer, LossReport, Norm,
-    Record, RecurrentCell, Reference, Unrolled,
+    Activation, AdamStep, Backend, CellWeights, CpuBackend, GpuBackend, Landing, Layer, LossReport,
+    Norm, Operands, Record, RecurrentCell, Reference, Unrolled,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -460,6 +460,27 @@ fn sound_backends_pass_on_every_kind_of_network() {
             }
         }
     }
+}
+
+/// Oracle: as above. CUDA's kernels, compiled for the processor, on panels of which neighbouring ones are made together.
+#[test]
+fn neighbouring_panels_pass() {
+    let emulated = GpuBackend::emulated("c++".as_ref(), true);
+    let backend = emulated.expect("a C++ compiler").rounding(Operands::F32);
+    let strides = vec![1, 1, 2];
+    let architecture = Architecture::Conv { strides };
+    let (norm, activation, ntk) = (Norm::Location, Activation::Relu, Parameterization::Ntk);
+    let example = Example::new(architecture, 8, 24, norm, activation, ntk);
+    // Of all that rules make of two networks, this one makes most.
+    let rules: Vec<Rule> = RULES
+        .into_iter()
+        .filter(|rule| rule.name == "align-ada")
+        .collect();
+    let findings = example.check(&backend, &Reference, &rules);
+    assert!(
+        rules.len() == 1 && failed(&findings).is_empty(),
+        "{findings:?}"
+    );
 }
 
 /// What is looked at, and in which order, depends on network and rules alone.
