@@ -4,7 +4,7 @@
 //! the processor, with an emulation of what it uses of a device. Where neither is there, each test says so and counts as
 //! skipped; `SANSPROP_REQUIRE_GPU=1` makes it fail.
 
-use sansprop_kernels::{GpuApi, GpuBackend, Operands};
+use sansprop_kernels::{Backend, GpuApi, GpuBackend, Operands};
 use std::path::PathBuf;
 
 mod cases;
@@ -17,6 +17,7 @@ const CUTS: bool = true;
 fn device() -> Option<GpuBackend> {
     let compiler = std::env::var_os("CXX").map_or_else(|| PathBuf::from("c++"), PathBuf::from);
     let found = GpuBackend::open(GpuApi::Cuda, None)
+        .inspect(|device| assert!(!device.device().contains("failed"), "{}", device.device()))
         .map_err(|e| e.to_string())
         .or_else(|e| {
             GpuBackend::emulated(&compiler, true).map_err(|other| format!("{e}; {other}"))

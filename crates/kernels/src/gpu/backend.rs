@@ -23,8 +23,7 @@ pub struct GpuBackend {
     name: String,
     pub(super) operands: Operands,
     pub(super) units: Units,
-    /// Whether neighbouring panels are made together where the device knows how.
-    pub(super) neighbours: bool,
+    pub(super) neighbours: Neighbours,
     wirings: Wirings,
     dense: Arc<Wiring>,
     /// Wirings of as many locations to themselves, one tap for all.
@@ -34,6 +33,17 @@ pub struct GpuBackend {
     /// Where a loss that no one gates writes its verdict.
     unread: GpuBuffer,
     updates: Mutex<Updates>,
+}
+
+/// Whether neighbouring panels are made together where a device knows how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Neighbours {
+    /// They are.
+    Made,
+    /// Somebody does not want it.
+    Unwanted,
+    /// A trial did not come out right.
+    Refused,
 }
 
 /// What optimisers' updates depend on, beside their own operands.
@@ -58,7 +68,7 @@ impl GpuBackend {
             name,
             operands: Operands::F32,
             units: Units::Scalar,
-            neighbours: true,
+            neighbours: Neighbours::Made,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
             alone: Mutex::default(),
@@ -129,7 +139,13 @@ impl Backend for GpuBackend {
     fn device(&self) -> String {
         match self.units {
             Units::Scalar => self.name.clone(),
-            Units::Matrix | Units::Cuda(_) => format!("{}, matrix units", self.name),
+            Units::Matrix | Units::Cuda(_) => {
+                let refused = match self.neighbours {
+                    Neighbours::Refused => ", neighbouring panels made alone: they failed a trial",
+                    Neighbours::Made | Neighbours::Unwanted => "",
+                };
+                format!("{}, matrix units{refused}", self.name)
+            }
         }
     }
 

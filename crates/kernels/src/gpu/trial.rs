@@ -1,11 +1,11 @@
 //! Trials of what a device multiplies with: it is used where small integers come out right.
 
-use super::backend::GpuBackend;
+use super::backend::{GpuBackend, Neighbours};
 use super::buffer::GpuBuffer;
 use super::operands::Operands;
 use super::tile::Direction;
-use super::units::{Parts, Units};
-use crate::{Activation, Backend, Landing, Layer, Norm, Record, Reference, Wiring};
+use super::units::Units;
+use crate::{Activation, Backend, Landing, Layer, Norm, Record, Wiring};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl GpuBackend {
         self.units = self
             .memory()
             .units(operands)
-            .with_neighbours(self.neighbours);
+            .with_neighbours(self.neighbours == Neighbours::Made);
         if self.units == Units::Matrix && !self.multiplies_exactly() {
             self.units = Units::Scalar;
         }
@@ -60,44 +60,59 @@ impl GpuBackend {
 
     /// Lets neighbouring panels be made together only if a trial of that comes out right, in either precision: a device's
     /// instructions may take operands otherwise than its manual says. Not at all if `SANSPROP_NEIGHBOURS` is 0.
-    pub(super) fn trying_neighbours(mut self) -> Self {
-        self.neighbours = std::env::var_os("SANSPROP_NEIGHBOURS").is_none_or(|value| value != "0");
+    ///
+    /// # Errors
+    /// A kernel of the trial failed so that the device cannot be used any more.
+    pub(super) fn trying_neighbours(mut self) -> Result<Self, String> {
+        if std::env::var_os("SANSPROP_NEIGHBOURS").is_some_and(|value| value == "0") {
+            self.neighbours = Neighbours::Unwanted;
+        }
         for operands in [Operands::F32, Operands::Bf16] {
             self = self.rounding(operands);
-            let makes = matches!(
-                self.units,
-                Units::Cuda(Parts {
-                    neighbours: true,
-                    ..
-                })
-            );
+            if !self.units.has_neighbours() {
+                break;
+            }
             // A kernel that does not compile, or fails, unwinds.
-            let tried = || makes && self.makes_neighbours_exactly();
-            self.neighbours = catch_unwind(AssertUnwindSafe(tried)).unwrap_or(false);
+            let tried = AssertUnwindSafe(|| self.makes_neighbours_exactly(128));
+            if !catch_unwind(tried).unwrap_or(false) {
+                self.neighbours = Neighbours::Refused;
+                let alive = self.memory().read(self.buffer_of(&[1.0]).region());
+                alive.map_err(|reason| {
+                    format!(
+                        "{reason} (SANSPROP_NEIGHBOURS=0 opens it without the kernels that failed)"
+                    )
+                })?;
+            }
         }
-        self.rounding(Operands::F32)
+        Ok(self.rounding(Operands::F32))
     }
 
-    /// Whether small integers, which no precision rounds, come out right: of layers of some stacks to a patch, and of one.
-    fn makes_neighbours_exactly(&self) -> bool {
-        let layer = |side, channels| Layer {
-            wiring: Arc::new(Wiring::conv3x3(side, side, 1)),
+    /// Whether small integers, which no precision rounds, come out as without them: of layers of some stacks to a patch and of
+    /// one, at either stride, of so many samples.
+    fn makes_neighbours_exactly(&mut self, batch: usize) -> bool {
+        let layer = |side, channels, stride| Layer {
+            wiring: Arc::new(Wiring::conv3x3(side, side, stride)),
             inputs: channels,
             outputs: channels,
             scale: 1.0,
             norm: Norm::None,
             activation: Activation::Relu,
         };
-        let layers = [layer(32, 16), layer(8, 8)];
-        layers
-            .iter()
-            .all(|layer| results_of(self, layer) == results_of(&Reference, layer))
+        let layers = [(32, 16, 1), (32, 16, 2), (8, 8, 1)];
+        layers.into_iter().all(|(side, channels, stride)| {
+            let [port, layer] = [1, stride].map(|stride| layer(side, channels, stride));
+            let together = results_of(self, &port, &layer, batch);
+            let units = self.units;
+            self.units = units.with_neighbours(false);
+            let alone = results_of(self, &port, &layer, batch);
+            self.units = units;
+            together == alone
+        })
     }
 }
 
-/// Activations, a weight gradient and a delta, of inputs, weights and deltas from -1 to 1.
-fn results_of<B: Backend>(backend: &B, layer: &Layer) -> [Vec<f64>; 3] {
-    const BATCH: usize = 4;
+/// Activations, a weight gradient and a delta of a layer on its port, of inputs, weights and deltas from -1 to 1.
+fn results_of<B: Backend>(backend: &B, port: &Layer, layer: &Layer, batch: usize) -> [Vec<f64>; 3] {
     let filled = |count: usize, step: usize| {
         let values: Vec<f64> = (0..count)
             .map(|i| (i * step % 7 % 3) as f64 - 1.0)
@@ -106,41 +121,44 @@ fn results_of<B: Backend>(backend: &B, layer: &Layer) -> [Vec<f64>; 3] {
         backend.write(&values, &mut buffer);
         buffer
     };
-    let outputs = layer.locations() * BATCH * layer.outputs;
     let weight = filled(layer.weights(), 5);
-    let input = filled(layer.sources() * BATCH * layer.inputs, 3);
-    let delta = filled(outputs, 2);
+    let input = filled(layer.sources() * batch * layer.inputs, 3);
     let bias = backend.zeros(layer.outputs);
-    let mut out = Record {
-        z: backend.zeros(outputs),
-        inverse_deviation: backend.zeros(layer.deviations()),
-        a: backend.zeros(outputs),
+    let pass = |layer: &Layer| {
+        let len = layer.locations() * batch * layer.outputs;
+        let mut out = Record {
+            z: backend.zeros(len),
+            inverse_deviation: backend.zeros(layer.deviations()),
+            a: backend.zeros(len),
+        };
+        backend.forward(layer, batch, &weight, &bias, &input, &mut out);
+        out
     };
-    backend.forward(layer, BATCH, &weight, &bias, &input, &mut out);
+    let (below, out) = (pass(port), pass(layer));
+    let delta = filled(layer.locations() * batch * layer.outputs, 2);
     let mut gradient = backend.zeros(layer.weights());
     let mut bias_gradient = backend.zeros(layer.outputs);
     backend.weight_gradient(
         layer,
-        BATCH,
+        batch,
         &input,
         &delta,
         &mut gradient,
         &mut bias_gradient,
     );
-    // Layers have as many inputs as outputs: one is the port below itself.
-    let mut below = backend.zeros(outputs);
+    let mut lands = backend.zeros(port.locations() * batch * port.outputs);
     let path = Landing {
-        record: &out,
-        delta: &mut below,
+        record: &below,
+        delta: &mut lands,
     };
-    backend.feedback(layer, layer, BATCH, &weight, &delta, path, None);
-    [&out.a, &gradient, &below].map(|buffer| backend.read(buffer))
+    backend.feedback(layer, port, batch, &weight, &delta, path, None);
+    [&out.a, &gradient, &lands].map(|buffer| backend.read(buffer))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GpuApi;
+    use crate::{GpuApi, Reference};
     use std::path::Path;
 
     const PRECISIONS: [Operands; 3] = [Operands::F32, Operands::Tf32, Operands::Bf16];
@@ -161,25 +179,28 @@ mod tests {
         }
     }
 
+    /// Oracle: the f64 reference, and kernels that make panels alone.
     #[test]
-    fn neighbours_are_tried() {
-        let emulated = GpuBackend::emulated(Path::new("c++"), true).expect("a compiler");
-        assert!(emulated.trying_neighbours().neighbours);
-        // Where results are wrong, it shows.
-        let emulated = GpuBackend::emulated(Path::new("c++"), true).expect("a compiler");
-        let emulated = emulated.rounding(Operands::F32);
-        let layer = |scale| Layer {
-            wiring: Arc::new(Wiring::conv3x3(4, 4, 1)),
+    fn trials_of_neighbours_come_out_right() {
+        let layer = |stride, scale| Layer {
+            wiring: Arc::new(Wiring::conv3x3(8, 8, stride)),
             inputs: 16,
             outputs: 16,
             scale,
             norm: Norm::None,
             activation: Activation::Relu,
         };
-        let [found, expected] = [
-            results_of(&emulated, &layer(1.0)),
-            results_of(&Reference, &layer(2.0)),
-        ];
-        assert!((0..3).all(|result| found[result] != expected[result]));
+        for operands in [Operands::F32, Operands::Bf16] {
+            let emulated = GpuBackend::emulated(Path::new("c++"), true).expect("a compiler");
+            let mut emulated = emulated.rounding(operands);
+            assert!(emulated.units.has_neighbours());
+            // A device tries both; here it takes a while.
+            assert!(operands == Operands::F32 || emulated.makes_neighbours_exactly(2));
+            let [port, above, wrong] = [layer(1, 1.0), layer(2, 1.0), layer(2, 2.0)];
+            let found = results_of(&emulated, &port, &above, 12);
+            assert!(found == results_of(&Reference, &port, &above, 12));
+            let differs = results_of(&Reference, &port, &wrong, 12);
+            assert!((0..3).all(|result| found[result] != differs[result]));
+        }
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Stacks {
     pub(super) deep: usize,
     /// Tiles of samples that a panel is taken in.
     pub(super) halves: usize,
-    /// Blocks in shared memory at a time.
+    /// Blocks and deltas in shared memory at a time.
     pub(super) stages: usize,
     /// Most blocks of a share, and most taps.
     pub(super) blocks: usize,
@@ -262,6 +262,17 @@ impl Units {
             Self::Cuda(parts) => Self::Cuda(Parts { result, ..parts }),
             other => other,
         }
+    }
+
+    /// Whether panels of few channels may lie in blocks.
+    pub(super) fn has_neighbours(self) -> bool {
+        matches!(
+            self,
+            Self::Cuda(Parts {
+                neighbours: true,
+                ..
+            })
+        )
     }
 
     /// The same, for whom panels of few channels lie in blocks only if `neighbours` says so.

@@ -14,7 +14,7 @@ pub(super) struct WalkShape {
     /// Panels of a stack, and sources of a block.
     pub(super) panels: usize,
     pub(super) sources: usize,
-    /// Blocks that are there at a time, and most of a share.
+    /// Items, which are blocks or deltas, that are there at a time, and most blocks of a share.
     pub(super) stages: usize,
     pub(super) blocks: usize,
     /// Walks that the stacks are cut into.

@@ -105,16 +105,26 @@ impl GpuBackend {
         let (inputs, outputs, operands) = (layer.inputs, layer.outputs, self.operands);
         let [halves, stages] = cuda::stages_of_stacks(batch, operands);
         let panels = cuda::STACKED / outputs;
-        let parts = cuda::parts_of_stacks(layer.locations().div_ceil(panels), halves, len);
-        let shape = WalkShape {
-            panels,
-            sources: cuda::STACKED / inputs,
-            stages,
-            blocks: cuda::MOST_BLOCKS,
-            parts,
-            zeros: batch * cuda::EIGHT / 2,
+        let stacks = layer.locations().div_ceil(panels);
+        let walks_in = |shares| {
+            let parts = cuda::parts_of_stacks(stacks, [halves, shares], len);
+            let shape = WalkShape {
+                panels,
+                sources: cuda::STACKED / inputs,
+                stages,
+                blocks: cuda::MOST_BLOCKS,
+                parts,
+                zeros: batch * cuda::EIGHT / 2,
+            };
+            Some((wiring.walks(&layer.wiring, shape)?, parts))
         };
-        let walks = wiring.walks(&layer.wiring, shape)?;
+        let (mut walks, mut parts) = walks_in(1)?;
+        if walks.shares > 1 {
+            (walks, parts) = walks_in(walks.shares)?;
+        }
+        if !cuda::sums_fit(walks.taps * inputs * outputs) {
+            return None;
+        }
         let work = cuda::stacks(batch, [walks.blocks, walks.taps], operands);
         let tile = GradientTile {
             inputs,

@@ -348,6 +348,9 @@ pub fn neighbours() -> Vec<(String, Case)> {
     vec![
         named(conv(4, 5, 1), [32, 32], 32, Location, Tanh),
         named(conv(30, 32, 1), [32, 32], 8, None, Tanh),
+        // Gradients whose next sources fit only when the last ones are multiplied, and in several shares.
+        named(conv(16, 16, 2), [32, 32], 100, None, Tanh),
+        named(conv(12, 32, 1), [32, 8], 33, None, Tanh),
         named(conv(8, 8, 2), [32, 32], 33, Location, Relu),
         named(conv(9, 8, 2), [16, 32], 9, Channel, Erf),
         named(conv(8, 8, 1), [8, 8], 100, Location, Relu),

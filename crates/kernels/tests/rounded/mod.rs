@@ -38,12 +38,24 @@ fn case_list() -> Vec<Case> {
 /// What lies in blocks: of channels enough for all work-groups of groups of warps that bf16 has beside those of f32, and of
 /// those few that neighbouring panels are made together of under bf16 only.
 fn blocks_of_many_channels() -> Vec<Case> {
-    [[128, 256], [64, 64], [32, 64]]
-        .map(|[inputs, outputs]| {
-            let wiring = Wiring::conv3x3(16, 16, 1);
-            Case::new(wiring, inputs, outputs, 6, Norm::Location, Activation::Tanh)
-        })
-        .into()
+    let conv = |side, inputs, outputs, batch| {
+        let wiring = Wiring::conv3x3(side, side, 1);
+        Case::new(
+            wiring,
+            inputs,
+            outputs,
+            batch,
+            Norm::Location,
+            Activation::Tanh,
+        )
+    };
+    vec![
+        conv(16, 128, 256, 6),
+        conv(16, 64, 64, 6),
+        conv(16, 32, 64, 6),
+        // A gradient in two shares.
+        conv(12, 64, 32, 128),
+    ]
 }
 
 /// What the products of a case read.

@@ -16,8 +16,8 @@ pub(super) use nvidia::{cuda_devices, open_cuda};
 pub(super) use shares::{
     BIAS_GROUPS, BLOCK, EIGHT, GRADIENT_GROUPS, MOST_BLOCKS, SAMPLES, STACKED, WARPS, block_of,
     columns_and_warps, columns_of_a_group, parts_of_stacks, parts_of_wide_gradient, patches,
-    sides_of_a_gradient, sides_of_all_taps, stacks, stages_of_stacks, values_added_by_a_group,
-    wide_gradient, wide_product, widened,
+    sides_of_a_gradient, sides_of_all_taps, stacks, stages_of_stacks, sums_fit,
+    values_added_by_a_group, wide_gradient, wide_product, widened,
 };
 
 use super::accelerator::{Accelerator, DeviceArray, Kept, Place};

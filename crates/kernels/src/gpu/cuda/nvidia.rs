@@ -92,9 +92,9 @@ pub(in super::super) fn open_cuda(index: Option<usize>) -> Result<GpuBackend, Gp
         name: devices[index].name.clone(),
         reason,
     };
-    let driver = Nvidia::open(index).map_err(failed)?;
+    let driver = Nvidia::open(index).map_err(&failed)?;
     let backend = GpuBackend::on(Box::new(Cuda::new(driver)), title(&devices[index]));
-    Ok(backend.trying_neighbours())
+    backend.trying_neighbours().map_err(failed)
 }
 
 /// A device, with one stream in which everything happens in order.

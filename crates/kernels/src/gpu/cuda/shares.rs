@@ -223,10 +223,15 @@ pub(in crate::gpu) fn stages_of_stacks(rows: usize, operands: Operands) -> [usiz
     const ARRIVAL: usize = 8;
     // Of two parts, whole panels would leave room for the blocks of one stack only.
     let parts = operands.parts();
-    let halves = parts;
+    let halves = parts.min(rows);
     let samples = rows.div_ceil(halves).next_multiple_of(TERMS);
     let stage = parts * size_of::<u16>() * STACKED * samples + ARRIVAL;
     [halves, ROOM_OF_STAGES / stage]
+}
+
+/// Whether a share's sums of all taps, so many values, have room in shared memory.
+pub(in crate::gpu) fn sums_fit(values: usize) -> bool {
+    values * size_of::<f32>() <= ROOM_OF_STAGES
 }
 
 /// The work-groups of a gradient over stacks, of shares of so many blocks and taps.
@@ -254,12 +259,16 @@ pub(in crate::gpu) fn stacks(
 
 /// Walks that the stacks of such a gradient are cut into: those whose last work-groups are done first, if those of another
 /// layer run beside them.
-pub(in crate::gpu) fn parts_of_stacks(stacks: usize, halves: usize, values: usize) -> usize {
+pub(in crate::gpu) fn parts_of_stacks(
+    stacks: usize,
+    [halves, shares]: [usize; 2],
+    values: usize,
+) -> usize {
     /// Stacks in whose time a work-group begins and ends, and values of parts in which they are added.
     const START: f64 = 3.0;
     const VALUES_ADDED: f64 = 6e5;
     let long = |parts: usize| {
-        let rounds = (2 * halves * parts).div_ceil(MULTIPROCESSORS);
+        let rounds = (2 * shares * halves * parts).div_ceil(MULTIPROCESSORS);
         let of_a_part = stacks as f64 / (parts * halves) as f64;
         rounds as f64 * (of_a_part + START) + (parts * halves * values) as f64 / VALUES_ADDED
     };

@@ -102,7 +102,7 @@ static Arrival &arrival_of(const u64 *at) {
 static void check_stretch(const void *shared, const void *global, u32 bytes, const char *user) {
     check_shared(shared, user);
     size_t offset = static_cast<const unsigned char *>(shared) - machine->shared;
-    if (bytes % 16 || reinterpret_cast<size_t>(global) % 16) fail("%s: not a multiple of 16 bytes", user);
+    if (bytes == 0 || bytes % 16 || reinterpret_cast<size_t>(global) % 16) fail("%s: not a multiple of 16 bytes", user);
     if (machine->shared_bytes - offset < bytes) fail("%s: beyond the shared memory", user);
 }
 

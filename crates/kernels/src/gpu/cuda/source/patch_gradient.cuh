@@ -11,7 +11,7 @@
 constexpr u32 AFTERWARDS = 0x80000000u;
 
 /// The sums of a share: by some groups of warps, `Deep` blocks of sources each, over all of a panel's samples or half of them.
-/// `Blocks` and `Taps` are the most of a share; there are so many blocks in shared memory at a time.
+/// `Blocks` and `Taps` are the most of a share; `Stages` items, blocks or deltas, are in shared memory at a time.
 template <u32 Groups, u32 Deep, u32 Inputs, u32 Outputs, u32 Batch, u32 Halves, u32 Stages, u32 Blocks, u32 Taps, Precision P>
 struct PatchGradient {
     static constexpr u32 THREADS = Groups * GROUP_THREADS;
