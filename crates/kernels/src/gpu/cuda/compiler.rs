@@ -106,6 +106,11 @@ mod tests {
     use crate::{Activation, Links, Wiring};
     use rayon::prelude::*;
 
+    /// What becomes of the products.
+    const ARRIVAL: Arrival = Arrival {
+        normalised: true,
+        activation: Activation::Relu,
+    };
     /// A chip of consumers, which has little shared memory.
     const SMALL: &str = "sm_89";
 
@@ -114,10 +119,6 @@ mod tests {
 
     /// Kernels of every width in every precision, and those that have neither.
     fn kernels() -> Vec<Kernel> {
-        let arrival = Arrival {
-            normalised: true,
-            activation: Activation::Relu,
-        };
         let parts = |exact, cut| {
             Units::Cuda(Parts {
                 exact,
@@ -135,8 +136,8 @@ mod tests {
             (Operands::Tf32, parts(false, false)),
         ];
         let mut all = vec![
-            Kernel::Normalise(arrival),
-            Kernel::Land(arrival, [Form::TwoParts, Form::Plain]),
+            Kernel::Normalise(ARRIVAL),
+            Kernel::Land(ARRIVAL, [Form::TwoParts, Form::Plain]),
             Kernel::Pool(Form::TwoParts),
             Kernel::Cut(Form::TwoParts),
             Kernel::Unfold(Form::TwoParts),
@@ -153,7 +154,7 @@ mod tests {
             Kernel::Adam,
         ];
         for operands in [Operands::F32, Operands::Bf16] {
-            all.extend(by_panels(operands, arrival));
+            all.extend(by_panels(operands));
         }
         for (operands, units) in kinds {
             let most = if units == parts(true, false) { 64 } else { 128 };
@@ -164,7 +165,7 @@ mod tests {
                     operands,
                     units,
                 };
-                all.extend(both_directions(tile, arrival));
+                all.extend(both_directions(tile));
             }
             for (inputs, outputs) in [(3, 8), (100, 10), (40, 20), (64, 64), (200, 300)] {
                 let [inputs, outputs] = sides_of_a_gradient(inputs, outputs);
@@ -183,23 +184,23 @@ mod tests {
     }
 
     /// A forward panel and a feedback panel, each with all that it may do.
-    fn both_directions(tile: Tile, arrival: Arrival) -> [Kernel; 2] {
+    fn both_directions(tile: Tile) -> [Kernel; 2] {
         let forward = Kernel::ForwardPanel {
             tile,
-            arrival,
+            arrival: ARRIVAL,
             z: true,
         };
         let feedback = Kernel::FeedbackPanel {
             tile,
             direction: Direction::Backward,
-            arrival,
+            arrival: ARRIVAL,
             local: true,
         };
         [forward, feedback]
     }
 
     /// Kernels whose warps make panels by themselves, or hold all taps of a gradient.
-    fn by_panels(operands: Operands, arrival: Arrival) -> Vec<Kernel> {
+    fn by_panels(operands: Operands) -> Vec<Kernel> {
         let cut = |by| {
             Units::Cuda(Parts {
                 cut: true,
@@ -218,7 +219,7 @@ mod tests {
                 operands,
                 units,
             },
-            arrival,
+            arrival: ARRIVAL,
             z: true,
         };
         let gradient = |inputs, outputs| {
@@ -242,20 +243,18 @@ mod tests {
         ]
     }
 
+    /// What multiplies cut operands on Hopper.
+    fn on_hopper(by: By) -> Units {
+        Units::Cuda(Parts {
+            cut: true,
+            groups: true,
+            by,
+            ..Parts::default()
+        })
+    }
+
     /// Kernels whose warps multiply in groups, which only Hopper's do: of many panels and of few, wide and narrow.
     fn by_groups(operands: Operands) -> Vec<Kernel> {
-        let units = |by| {
-            Units::Cuda(Parts {
-                cut: true,
-                groups: true,
-                by,
-                ..Parts::default()
-            })
-        };
-        let arrival = Arrival {
-            normalised: true,
-            activation: Activation::Relu,
-        };
         let panels = [1024, 256, 64];
         let sizes = panels.map(|panels| [64, 128, 256].map(|columns| (panels, 100, columns)));
         let sizes = sizes.into_iter().flatten().chain([(256, 128, 128)]);
@@ -265,15 +264,15 @@ mod tests {
                 rows: rows.next_multiple_of(SAMPLES),
                 columns: wide.blocks() * BLOCK,
                 operands,
-                units: units(By::Groups(wide)),
+                units: on_hopper(By::Groups(wide)),
             };
-            both_directions(tile, arrival)
+            both_directions(tile)
         });
         let sides = [64, 128].map(|inputs| [64, 128, 256].map(|outputs| [inputs, outputs]));
         let sides = sides.into_iter().flatten().chain([[256, 256]]);
         let gradients = sides.flat_map(|channels| {
             [100, 128].map(|rows| {
-                let units = units(By::Pieces);
+                let units = on_hopper(By::Pieces);
                 let tile = GradientTile::in_groups(channels, rows, operands, units);
                 Kernel::GradientPart(tile, Form::Plain)
             })
@@ -284,18 +283,6 @@ mod tests {
     /// Kernels that make neighbouring panels together, which only Hopper's do: of layers at strides one and two, both ways,
     /// and of one tap, and gradients of these.
     fn by_patches(operands: Operands) -> Vec<Kernel> {
-        let units = |by| {
-            Units::Cuda(Parts {
-                cut: true,
-                groups: true,
-                by,
-                ..Parts::default()
-            })
-        };
-        let arrival = Arrival {
-            normalised: true,
-            activation: Activation::Relu,
-        };
         let product = |links: &Links, locations, channels, columns| {
             let panels = STACKED / columns;
             let taps = ribbon_of(&stacks_of(links, locations, panels), panels).len();
@@ -308,11 +295,10 @@ mod tests {
                     rows: 100usize.next_multiple_of(SAMPLES),
                     columns,
                     operands,
-                    units: units(By::Patches(choices.into_iter().find(is_made)?)),
+                    units: on_hopper(By::Patches(choices.into_iter().find(is_made)?)),
                 })
             };
-            let kernel =
-                |lands: bool| Some(both_directions(tile(lands)?, arrival)[usize::from(lands)]);
+            let kernel = |lands: bool| Some(both_directions(tile(lands)?)[usize::from(lands)]);
             [false, true]
                 .into_iter()
                 .filter_map(kernel)
@@ -337,7 +323,7 @@ mod tests {
                 all_taps: 0,
                 panel: [100, 1],
                 operands,
-                units: units(By::Stacks(work)),
+                units: on_hopper(By::Stacks(work)),
             };
             Some(Kernel::GradientPart(tile, Form::Plain))
         };
