@@ -74,25 +74,24 @@ pub(super) fn patterns(stacks: &[Stack]) -> Vec<Pattern> {
     patterns
 }
 
-/// A list of taps in which every pattern stands somewhere: the next one is always that which begins with most of what stands
-/// at the end.
-pub(super) fn ribbon(patterns: &[Pattern]) -> Vec<Option<u32>> {
+/// The *ribbon* of stacks of so many panels: a list of taps in which each of their patterns stands somewhere, and that of
+/// none. The next one is always that which begins with most of what stands at the end.
+pub(super) fn ribbon_of(stacks: &[Stack], panels: usize) -> Vec<Option<u32>> {
+    let mut left = patterns(stacks);
+    left.push(vec![None; panels]);
     let mut ribbon: Vec<Option<u32>> = Vec::new();
-    let mut left: Vec<&Pattern> = patterns.iter().collect();
     let overlap = |ribbon: &[Option<u32>], pattern: &Pattern| {
         let most = pattern.len().min(ribbon.len());
         let at_end = |&count: &usize| ribbon.ends_with(&pattern[..count]);
         (0..=most).rev().find(at_end).unwrap_or(0)
     };
-    while !left.is_empty() {
+    loop {
         left.retain(|pattern| place_in(&ribbon, pattern).is_none());
-        let best = (0..left.len()).max_by_key(|&at| (overlap(&ribbon, left[at]), left.len() - at));
-        let Some(best) = best else { break };
-        let pattern = left.swap_remove(best);
-        left.sort_unstable();
-        ribbon.extend(&pattern[overlap(&ribbon, pattern)..]);
+        let best = (0..left.len()).max_by_key(|&at| (overlap(&ribbon, &left[at]), Reverse(at)));
+        let Some(best) = best else { return ribbon };
+        let pattern = left.remove(best);
+        ribbon.extend(&pattern[overlap(&ribbon, &pattern)..]);
     }
-    ribbon
 }
 
 /// Where a pattern stands in a ribbon.
@@ -169,11 +168,17 @@ pub(super) struct PatchList {
     pub(super) count: usize,
 }
 
-/// The ribbon of the patterns of stacks of so many panels, and of none.
-pub(super) fn ribbon_of(stacks: &[Stack], panels: usize) -> Vec<Option<u32>> {
-    let mut patterns = patterns(stacks);
-    patterns.push(vec![None; panels]);
-    ribbon(&patterns)
+/// Of each chunk of numbered things that are fetched in order, the first one that it or a later chunk needs.
+pub(super) fn first_needed<'a>(chunks: impl DoubleEndedIterator<Item = &'a [usize]>) -> Vec<usize> {
+    let later = |least: &mut usize, chunk: &[usize]| {
+        *least = chunk
+            .iter()
+            .fold(*least, |least, &number| least.min(number));
+        Some(*least)
+    };
+    let mut needed: Vec<usize> = chunks.rev().scan(usize::MAX, later).collect();
+    needed.reverse();
+    needed
 }
 
 /// A source of a patch with the pattern that it has for each stack, if it has one.
@@ -258,23 +263,18 @@ fn chunks_of(
             .collect()
     };
     let chunks: Vec<Vec<(usize, u32)>> = (0..count).map(chunk).collect();
-    let first_needed = |chunk: usize| {
-        let later = chunks[chunk..].iter().flatten();
-        later.map(|&(number, _)| number).min().unwrap_or(0)
-    };
+    let numbers = |chunk: &Vec<(usize, u32)>| chunk.iter().map(|&(number, _)| number).collect();
+    let numbers: Vec<Vec<usize>> = chunks.iter().map(numbers).collect();
     // While a chunk is multiplied, what only those before it needed is gone.
-    let limits: Vec<usize> = (0..count)
-        .map(|chunk| (first_needed(chunk) + shape.stages).min(order.len()))
+    let limits: Vec<usize> = first_needed(numbers.iter().map(Vec::as_slice))
+        .into_iter()
+        .map(|first| (first + shape.stages).min(order.len()))
         .collect();
     let there = |chunk: usize| match chunk {
         0 => shape.stages,
         _ => limits[chunk - 1],
     };
-    let in_time = |chunk: usize| {
-        chunks[chunk]
-            .iter()
-            .all(|&(number, _)| number < there(chunk))
-    };
+    let in_time = |chunk: usize| numbers[chunk].iter().all(|&number| number < there(chunk));
     if order.len() > 1 << u8::BITS || !(0..count).all(in_time) {
         return None;
     }

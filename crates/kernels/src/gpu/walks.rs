@@ -3,7 +3,7 @@
 //! The sources of a stack are taken in *blocks* of neighbouring ones, whose channels are the rows of one instruction. Stacks
 //! follow each other so that most blocks are the next one's, too, if with other patterns.
 
-use super::patches::{NONE, Pattern, Stack, patterns, stacks};
+use super::patches::{NONE, Pattern, Stack, first_needed, patterns, stacks};
 use crate::Links;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -40,8 +40,9 @@ pub(super) struct WalkList {
 
 /// What is added to the number of items where they may be fetched only when the chunk has been multiplied.
 const AFTERWARDS: u32 = 1 << 31;
-/// Eight channels of an item.
+/// Eight channels of an item, and words of one.
 const EIGHTHS: usize = 8;
+const ITEM_WORDS: usize = 1 + EIGHTHS;
 
 /// Patterns whose sources are fetched together.
 type Block = Vec<Option<Pattern>>;
@@ -157,25 +158,28 @@ fn in_order(stacks: &[Stack], blocks: &[Block]) -> Vec<usize> {
     order
 }
 
+/// Adds an item to those that are fetched; returns its number.
+fn fetch(items: &mut Vec<u32>, is_delta: bool, panels: &[u32]) -> usize {
+    let (number, of_one) = (items.len() / ITEM_WORDS, EIGHTHS / panels.len());
+    items.push(u32::from(is_delta));
+    items.extend((0..EIGHTHS).map(|eighth| panels[eighth / of_one]));
+    number
+}
+
 /// The record of a walk along stacks: none if it takes more stages.
 fn walk(stacks: &[&Stack], blocks: &[Block], shape: WalkShape) -> Option<Vec<u32>> {
+    if blocks.len() >= shape.stages {
+        return None;
+    }
     let mut items: Vec<u32> = Vec::new();
-    let mut fetched = 0;
     let mut known: HashMap<Vec<u32>, usize> = HashMap::new();
     let mut chunks: Vec<Vec<usize>> = Vec::new();
-    let mut fetch = |is_delta: bool, panels: &[u32]| {
-        let of_one = EIGHTHS / panels.len();
-        items.push(u32::from(is_delta));
-        items.extend((0..EIGHTHS).map(|eighth| panels[eighth / of_one]));
-        fetched += 1;
-        fetched - 1
-    };
-    let mut next = 0;
     for stack in stacks {
         let wanted: Vec<Vec<u32>> = blocks
             .iter()
             .map(|block| sources_of(block, stack))
             .collect();
+        let next = items.len() / ITEM_WORDS;
         // What was fetched before stays where the next stack's new items fit, too, or else where this one's do.
         let items_with = |room_for: usize| {
             let mut new = 1;
@@ -198,34 +202,31 @@ fn walk(stacks: &[&Stack], blocks: &[Block], shape: WalkShape) -> Option<Vec<u32
         if 2 * chosen.0 > shape.stages {
             chosen = items_with(1);
         }
-        let (new, stays) = chosen;
+        let (_, stays) = chosen;
         let panel = |slot: usize| stack.panels.get(slot).map_or(NONE, |&at| at as u32);
         let panels: Vec<u32> = (0..shape.panels).map(panel).collect();
-        let mut chunk = vec![fetch(true, &panels)];
+        let mut chunk = vec![fetch(&mut items, true, &panels)];
         for (sources, stays) in wanted.into_iter().zip(stays) {
             let number = match stays {
                 true => known[&sources],
-                false => fetch(false, &sources),
+                false => fetch(&mut items, false, &sources),
             };
             known.insert(sources, number);
             chunk.push(number);
         }
-        next += new;
         chunks.push(chunk);
     }
-    if blocks.len() >= shape.stages {
-        return None;
-    }
-    let first_needed = |chunk: usize| chunks[chunk..].iter().flatten().min().copied().unwrap_or(0);
+    let all = items.len() / ITEM_WORDS;
+    let first_needed = first_needed(chunks.iter().map(Vec::as_slice));
     let limit = |chunk: usize| -> u32 {
-        let while_it_is_multiplied = first_needed(chunk) + shape.stages;
+        let while_it_is_multiplied = first_needed[chunk] + shape.stages;
         let wanted = chunks.get(chunk + 1).and_then(|next| next.iter().max());
         match wanted.is_some_and(|&number| number >= while_it_is_multiplied) {
-            true => AFTERWARDS | (first_needed(chunk + 1) + shape.stages).min(next) as u32,
-            false => while_it_is_multiplied.min(next) as u32,
+            true => AFTERWARDS | (first_needed[chunk + 1] + shape.stages).min(all) as u32,
+            false => while_it_is_multiplied.min(all) as u32,
         }
     };
-    let mut record = vec![next as u32, chunks.len() as u32];
+    let mut record = vec![all as u32, chunks.len() as u32];
     record.extend(items);
     for (number, chunk) in chunks.iter().enumerate() {
         record.push(limit(number));

@@ -44,10 +44,9 @@ impl GpuBackend {
             true => [0, 1].map(block),
             false => [None; 2],
         };
-        let of_stacks = || self.plan_of_stacks(layer, len, batch, units, wiring);
         if wiring.unfolds
             && blocks == [Some(cuda::EIGHT); 2]
-            && let Some(plan) = of_stacks()
+            && let Some(plan) = self.plan_of_stacks(layer, len, batch, units, wiring)
         {
             return plan;
         }

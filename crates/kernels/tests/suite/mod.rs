@@ -58,27 +58,24 @@ fn channels_that_fill_the_widest_tiles() {
     check_all(vec![widest], Runs::One);
 }
 
-#[test]
-fn channels_that_make_whole_blocks() {
-    // To kernels that leave operands as they are, these channels are like others.
+/// Checks what only kernels treat apart that lay operands out anew; to others these channels are like any.
+fn check_where_cut(mut cases: Vec<(String, Case)>) {
     if !CUTS {
         return;
     }
-    let mut cases = cases::blocks();
     let more = cases.split_off(1);
     check_all(cases, Runs::Two);
     check_all(more, Runs::One);
 }
 
 #[test]
+fn channels_that_make_whole_blocks() {
+    check_where_cut(cases::blocks());
+}
+
+#[test]
 fn neighbouring_panels_of_few_channels() {
-    if !CUTS {
-        return;
-    }
-    let mut cases = cases::neighbours();
-    let more = cases.split_off(1);
-    check_all(cases, Runs::Two);
-    check_all(more, Runs::One);
+    check_where_cut(cases::neighbours());
 }
 
 #[test]

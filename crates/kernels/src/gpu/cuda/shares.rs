@@ -62,8 +62,8 @@ pub(in crate::gpu) fn widened(operands: Operands, channels: usize) -> Option<usi
 }
 
 /// The work-groups of a product of so many panels, of so many rows, channels of the sources and columns, that makes
-/// neighbouring panels together, with so many taps in the ribbon of its weights, and lands at z or not: those that there is room for, the best
-/// first.
+/// neighbouring panels together, with so many taps in the ribbon of its weights, and lands at z or not: those that there is
+/// room for, the best first.
 pub(in crate::gpu) fn patches(
     panels: usize,
     [rows, channels, columns]: [usize; 3],

@@ -1,8 +1,8 @@
 // Panels whose channels are the rows of instructions and whose samples are their columns: a thread holds many samples of a
 // channel, so that norms need two exchanges among four threads. Results go through tiles in shared memory.
 
-/// Threads of a group of warps, whose instruction's sums have 64 rows.
-constexpr u32 GROUP_THREADS = 128;
+/// Threads of a group of warps, and rows of its instruction's sums.
+constexpr u32 GROUP_THREADS = 128, STACKED = 64;
 
 /// Sums of a thread.
 template <u32 Count> DEVICE void settle_all(float (&sums)[Count][4]) {
@@ -10,6 +10,11 @@ template <u32 Count> DEVICE void settle_all(float (&sums)[Count][4]) {
     for (u32 j = 0; j < Count; j++)
 #pragma unroll
         for (u32 k = 0; k < 4; k++) settle(sums[j][k]);
+}
+
+template <u32 Deep, u32 Count> DEVICE void settle_all(float (&sums)[Deep][Count][4]) {
+#pragma unroll
+    for (u32 d = 0; d < Deep; d++) settle_all(sums[d]);
 }
 
 /// The sums of a group of warps: `Deep` times 64 channels of one or two panels of up to `Rows` rows.
@@ -24,20 +29,6 @@ template <u32 Deep, u32 Panels, u32 Rows, Precision P> struct ChannelSums {
 
     static METHOD u32 own_group() { return thread() / GROUP_THREADS; }
     static METHOD u32 own_warp() { return thread() / LANES % 4; }
-
-    METHOD void clear_sums() {
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++)
-#pragma unroll
-            for (u32 j = 0; j < Panels * PIECES; j++)
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) sums[d][j][k] = 0.0f;
-    }
-
-    METHOD void settle_sums() {
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++) settle_all(sums[d]);
-    }
 
     /// Values of all panels of the result.
     METHOD u64 values_out() const { return (u64)walk.locations * walk.batch * walk.columns; }

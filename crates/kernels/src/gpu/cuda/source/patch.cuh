@@ -8,6 +8,34 @@
 // order these stand is the source's *pattern*; patterns are stretches of a *ribbon* of weights, made once a step
 // (`patches.rs`). The stacks of a work-group share their sources.
 
+/// What is added to what may be fetched where it may be so only when the chunk has been multiplied.
+constexpr u32 AFTERWARDS = 0x80000000u;
+
+/// Multiplies chunk after chunk of what the host planned: each says how much may have been fetched while it is multiplied,
+/// of things that are fetched in order, the n-th into stage n % `Stages`.
+template <class Sum> DEVICE void multiply_planned(Sum &sum) {
+    settle_all(sum.sums);
+#pragma unroll 1
+    for (u32 chunk = 0; chunk < sum.chunks; chunk++) {
+        sum.wait_for_chunk();
+        begin_products();
+        sum.multiply_chunk();
+        commit_products();
+        u32 last = sum.limit % AFTERWARDS;
+        bool afterwards = sum.limit >= AFTERWARDS;
+        if (chunk + 1 < sum.chunks) sum.read_chunk();
+        wait_for_products<1>();
+        if (last > sum.fetched) {
+            if (afterwards) wait_for_products<0>();
+            barrier();
+            sum.fetch(last);
+        }
+    }
+    wait_for_products<0>();
+    settle_all(sum.sums);
+    barrier();
+}
+
 /// A patch of stacks, one for each group of warps, of panels of so many columns, and sources of so many channels; a ribbon of
 /// so many rows; so many sources in shared memory at a time, and so many by which a stack is multiplied in a chunk; `Lands`
 /// where z is read.
@@ -16,8 +44,7 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     using Base = ChannelSums<1, 1, Rows, P>;
     using Base::walk, Base::sums, Base::own_group, Base::own_warp, Base::values_out, Base::PARTS_OUT;
     static constexpr u32 THREADS = Groups * GROUP_THREADS;
-    /// Rows of an instruction, and panels of a stack.
-    static constexpr u32 STACKED = 64, PANELS_OF_A_STACK = STACKED / Columns;
+    static constexpr u32 PANELS_OF_A_STACK = STACKED / Columns;
     /// Terms of a source: those of eight channels are multiplied twice, the second time by zeros.
     static constexpr u32 TERMS = Channels < 16 ? 16 : Channels;
     /// Values of a part of a source, and of a stage.
@@ -47,10 +74,10 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     const u32 *chunk_list;
     u32 chunks;
 
-    static METHOD u16 *stage_at(u32 stage) { return reinterpret_cast<u16 *>(shared_memory()) + stage * STAGE; }
+    static METHOD u16 *stage_at(u32 number) { return reinterpret_cast<u16 *>(shared_memory()) + number % Stages * STAGE; }
     static METHOD u16 *ribbon() { return reinterpret_cast<u16 *>(shared_memory() + RIBBON_AT); }
-
     static METHOD u64 *arrivals() { return reinterpret_cast<u64 *>(shared_memory() + ARRIVALS_AT); }
+    static METHOD u64 *arrival_of(u32 number) { return arrivals() + number % Stages; }
 
     METHOD void start(const Arguments &given, const u32 *words) {
         walk = read_walk(given, words);
@@ -67,7 +94,7 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
         chunk_list = source_list + sources;
         fetched = 0;
         if (chunks > 0) read_chunk();
-        this->clear_sums();
+        clear_sums(sums);
     }
 
     /// Reads what the next chunk is.
@@ -83,16 +110,24 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
         u32 bytes = walk.batch * Channels * 2;
         if (thread() < LANES)
             for (u32 number = fetched + thread(); number < last; number += LANES) {
-                u64 *arrival = arrivals() + number % Stages;
+                u64 *arrival = arrival_of(number);
                 expect_bytes(arrival, PARTS<P> * bytes + (number == 0 ? ALL_LEFT * 2 : 0));
                 if (number == 0) copy_stretch(ribbon(), walk.weight, ALL_LEFT * 2, arrival);
                 const u16 *from =
                     reinterpret_cast<const u16 *>(walk.input) + (u64)source_list[number] * walk.batch * Channels;
 #pragma unroll
                 for (u32 part = 0; part < PARTS<P>; part++)
-                    copy_stretch(stage_at(number % Stages) + part * RIGHT, from + part * (u64)walk.values, bytes, arrival);
+                    copy_stretch(stage_at(number) + part * RIGHT, from + part * (u64)walk.values, bytes, arrival);
             }
         fetched = last;
+    }
+
+    METHOD void wait_for_chunk() const {
+#pragma unroll
+        for (u32 n = 0; n < Sources; n++) {
+            u32 number = entries[n] % 256;
+            wait_for_arrival(arrival_of(number), number / Stages % 2);
+        }
     }
 
     METHOD void multiply_chunk() {
@@ -100,7 +135,7 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
 #pragma unroll
         for (u32 n = 0; n < Sources; n++) {
             const u16 *left = ribbon() + (entries[n] >> 8) * EIGHT;
-            const u16 *right = stage_at(entries[n] % 256 % Stages);
+            const u16 *right = stage_at(entries[n] % 256);
 #pragma unroll
             for (u32 term = 0; term < TERMS; term += 16) {
                 auto weights = [&](u32 part) {
@@ -120,7 +155,7 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     /// Adds the products of all sources; z's tiles are fetched meanwhile, if there is such an array.
     METHOD void accumulate(const float *z) {
         if (thread() == 0)
-            for (u32 stage = 0; stage < Stages; stage++) prepare_arrival(arrivals() + stage);
+            for (u32 stage = 0; stage < Stages; stage++) prepare_arrival(arrival_of(stage));
         if (z && thread() % LANES == 0) prepare_arrival(arrival_of_z());
         publish_arrivals();
         publish_copies();
@@ -128,29 +163,8 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
         fetch(smaller(Stages, sources));
         if (z && thread() % LANES == 0) fetch_z(z);
         // The ribbon comes with the first source, which may be another stack's.
-        if (chunks > 0) wait_for_arrival(arrivals(), 0);
-        this->settle_sums();
-#pragma unroll 1
-        for (u32 chunk = 0; chunk < chunks; chunk++) {
-#pragma unroll
-            for (u32 n = 0; n < Sources; n++) {
-                u32 number = entries[n] % 256;
-                wait_for_arrival(arrivals() + number % Stages, number / Stages % 2);
-            }
-            begin_products();
-            multiply_chunk();
-            commit_products();
-            u32 last = limit;
-            if (chunk + 1 < chunks) read_chunk();
-            wait_for_products<1>();
-            if (last > fetched) {
-                barrier();
-                fetch(last);
-            }
-        }
-        wait_for_products<0>();
-        this->settle_sums();
-        barrier();
+        if (chunks > 0) wait_for_arrival(arrival_of(0), 0);
+        multiply_planned(*this);
     }
 
     /// Bytes of eight channels of a panel, and where they begin in memory.

@@ -7,15 +7,12 @@
 // in shared memory: the host plans which come when (`walks.rs`). It takes one share of the blocks: shares have no taps in
 // common.
 
-/// What is added to a number of items where they may be fetched only when the chunk has been multiplied.
-constexpr u32 AFTERWARDS = 0x80000000u;
-
 /// The sums of a share: by some groups of warps, `Deep` blocks of sources each, over all of a panel's samples or half of them.
 /// `Blocks` and `Taps` are the most of a share; `Stages` items, blocks or deltas, are in shared memory at a time.
 template <u32 Groups, u32 Deep, u32 Inputs, u32 Outputs, u32 Batch, u32 Halves, u32 Stages, u32 Blocks, u32 Taps, Precision P>
 struct PatchGradient {
     static constexpr u32 THREADS = Groups * GROUP_THREADS;
-    static constexpr u32 STACKED = 64, PANELS = STACKED / Outputs, SOURCES = STACKED / Inputs;
+    static constexpr u32 PANELS = STACKED / Outputs, SOURCES = STACKED / Inputs;
     static constexpr u32 PIECES = STACKED / COLUMNS, EIGHTHS = STACKED / EIGHT;
     static_assert(Groups * Deep >= Blocks, "each block is somebody's");
     /// Samples of a half, and those that instructions sum over: beyond the former there are zeros.
@@ -121,12 +118,12 @@ struct PatchGradient {
         }
     }
 
-    METHOD void settle_sums() {
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++) settle_all(sums[d]);
-    }
-
     static METHOD void wait_for(u32 number) { wait_for_arrival(arrival_of(number), number / Stages % 2); }
+    METHOD void wait_for_chunk() const {
+        wait_for(deltas);
+#pragma unroll
+        for (u32 d = 0; d < Deep; d++) wait_for(blocks[d]);
+    }
 
     /// Sums over the stacks of a part, of half of the samples or all, of a share's blocks.
     METHOD void accumulate(const u32 *list, u32 number, u32 part, u32 half) {
@@ -142,12 +139,7 @@ struct PatchGradient {
         first_sample = half * HALF;
         samples = smaller(HALF, Batch - first_sample);
         fetched = 0;
-#pragma unroll
-        for (u32 d = 0; d < Deep; d++)
-#pragma unroll
-            for (u32 j = 0; j < PIECES; j++)
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) sums[d][j][k] = 0.0f;
+        clear_sums(sums);
         if (thread() < LANES) read_items(0);
         if (chunks > 0) read_chunk();
         // What copies never reach and sums read.
@@ -160,28 +152,7 @@ struct PatchGradient {
         publish_copies();
         barrier();
         fetch(smaller(Stages, items));
-        settle_sums();
-#pragma unroll 1
-        for (u32 chunk = 0; chunk < chunks; chunk++) {
-            wait_for(deltas);
-#pragma unroll
-            for (u32 d = 0; d < Deep; d++) wait_for(blocks[d]);
-            begin_products();
-            multiply_chunk();
-            commit_products();
-            u32 last = limit % AFTERWARDS;
-            bool afterwards = limit >= AFTERWARDS;
-            if (chunk + 1 < chunks) read_chunk();
-            wait_for_products<1>();
-            if (last > fetched) {
-                if (afterwards) wait_for_products<0>();
-                barrier();
-                fetch(last);
-            }
-        }
-        wait_for_products<0>();
-        settle_sums();
-        barrier();
+        multiply_planned(*this);
     }
 
     /// Adds the sums of each tap, in order, and writes `scale ·` them to `[tap, input, output]`, of whose inputs `rows` are

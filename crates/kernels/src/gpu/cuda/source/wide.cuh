@@ -87,7 +87,7 @@ template <class Sum> DEVICE void multiply_fetched(Sum &sum, u32 chunks, u32 more
     if (leads)
         for (u32 number = 0; number < STAGES && number < all; number++) sum.fetch(number, arrivals + number);
     Turn turn = {0, 0, 0};
-    sum.settle_sums();
+    settle_all(sum.sums);
     // Kinds of chunks come in turn. What is multiplied of each is fixed: a branch would keep products apart.
 #pragma unroll 1
     while (turn.chunk < chunks) {
@@ -95,7 +95,7 @@ template <class Sum> DEVICE void multiply_fetched(Sum &sum, u32 chunks, u32 more
         if constexpr (Sum::KINDS == 2) multiply_chunk<1>(sum, turn, all);
     }
     wait_for_products<0>();
-    sum.settle_sums();
+    settle_all(sum.sums);
     barrier();
     u32 freed = turn.freed(STAGES);
     if (leads && chunks > 0 && chunks - 1 + STAGES < all) sum.fetch(freed, arrivals + freed);
@@ -148,7 +148,7 @@ struct WideProduct : ChannelSums<Deep, Panels, Rows, P> {
         block = panel = 0;
         chunks = links * (walk.channels / BLOCK);
         if (links > 0) read_entry();
-        this->clear_sums();
+        clear_sums(sums);
     }
 
     /// Reads the next link.

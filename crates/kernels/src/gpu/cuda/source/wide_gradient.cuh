@@ -67,8 +67,6 @@ template <u32 Groups, u32 Outputs, u32 Batch, u32 Tiles, u32 Together, Precision
         }
     }
 
-    METHOD void settle_sums() { settle_all(sums); }
-
     METHOD void accumulate() {
         tile = 0;
 #pragma unroll
