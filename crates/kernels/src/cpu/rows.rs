@@ -189,19 +189,31 @@ pub(super) struct Walk {
 /// The instruction set of `V`; columns and rows inside the grid; room for all destinations of the walk.
 #[inline(always)]
 pub(super) unsafe fn walk_samples<V: Lanes, const SOURCES: usize>(walk: &Walk) {
-    // Every sum has its own lane and its terms their order, whether a sample has a vector of its own or not.
-    let paired = match V::PAIRED {
-        true => walk.batch / 2 * 2,
-        false => 0,
-    };
-    // SAFETY: handed on from the caller; the tiles cut the batch.
-    unsafe {
-        for (from, pairs) in tiles(paired / 2, rows_of_three::<V::Pair>()) {
-            let rows = Rows::<2, SOURCES>(walk);
-            run_rows::<V::Pair, _>(rows, 2 * from, pairs);
-        }
-        for (from, samples) in tiles(walk.batch - paired, rows_of_three::<V>()) {
-            run_rows::<V, _>(Rows::<1, SOURCES>(walk), paired + from, samples);
+    // SAFETY: handed on from the caller.
+    unsafe { V::call(AllSamples::<SOURCES>(walk)) }
+}
+
+/// A walk in a function of its own: inside of others, its sums would be left in memory.
+struct AllSamples<'a, const SOURCES: usize>(&'a Walk);
+
+impl<const SOURCES: usize> Kernel for AllSamples<'_, SOURCES> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let walk = self.0;
+        // Every sum has its own lane and its terms their order, whether a sample has a vector of its own or not.
+        let paired = match V::PAIRED {
+            true => walk.batch / 2 * 2,
+            false => 0,
+        };
+        // SAFETY: the contract of [`walk_samples`]; the tiles cut the batch.
+        unsafe {
+            for (from, pairs) in tiles(paired / 2, rows_of_three::<V::Pair>()) {
+                let rows = Rows::<2, SOURCES>(walk);
+                run_rows::<V::Pair, _>(rows, 2 * from, pairs);
+            }
+            for (from, samples) in tiles(walk.batch - paired, rows_of_three::<V>()) {
+                run_rows::<V, _>(Rows::<1, SOURCES>(walk), paired + from, samples);
+            }
         }
     }
 }
@@ -269,14 +281,14 @@ impl<const SAMPLES: usize, const SOURCES: usize> Rows<'_, SAMPLES, SOURCES> {
                     if SOURCES > 1 {
                         V::prefetch(panel.wrapping_add(AHEAD * size + k * SAMPLES * M));
                     }
-                    let mut w = [V::splat(0.0); FED];
-                    for (to, w) in w.iter_mut().enumerate().take(END).skip(FIRST) {
+                    let w: [V; FED] = std::array::from_fn(|to| {
                         let from = weights.add((i * FED + to) * (V::LEN / SAMPLES));
-                        *w = match SAMPLES {
-                            1 => V::load(from),
-                            _ => V::load_twice(from),
-                        };
-                    }
+                        match ((FIRST..END).contains(&to), SAMPLES) {
+                            (false, _) => V::splat(0.0),
+                            (true, 1) => V::load(from),
+                            (true, _) => V::load_twice(from),
+                        }
+                    });
                     // Iterators over part of the three would leave the sums in memory.
                     #[expect(clippy::needless_range_loop)]
                     for row in 0..M {
