@@ -1,10 +1,9 @@
-//! The child's side: steps of one rule at one width, timed one by one in the training loop itself.
+//! The child's side: steps of one trial, timed one by one in the training loop itself.
 
 use super::host::peak_memory;
 use crate::cli::Failure;
 use crate::config::{Config, Plan};
 use crate::machine::Machine;
-use crate::sweep::trials::DataSets;
 use sansprop::cohort::Cohort;
 use sansprop::rule::Rule;
 use sansprop::train::{Event, Observer, Schedule, train};
@@ -23,13 +22,41 @@ pub(crate) enum Outcome {
         seconds: Vec<Vec<f64>>,
         /// Kernels that a step starts on a device; none where a kernel is a call.
         launches: Option<u64>,
-        /// The most memory that the process had resident, data included.
+        /// The most memory that a trial's process had resident, data included.
         peak_memory_bytes: Option<u64>,
     },
     /// A loss was not finite.
     Diverged(String),
     /// Something else went wrong.
     Failed(String),
+}
+
+impl Outcome {
+    /// The outcome of some trials, with that of one more; what went wrong in any goes for all.
+    pub(crate) fn with(self, trial: Self) -> Self {
+        match (self, trial) {
+            (
+                Self::Measured {
+                    mut seconds,
+                    launches,
+                    peak_memory_bytes,
+                },
+                Self::Measured {
+                    seconds: more,
+                    peak_memory_bytes: peak,
+                    ..
+                },
+            ) => {
+                seconds.extend(more);
+                Self::Measured {
+                    seconds,
+                    launches,
+                    peak_memory_bytes: peak_memory_bytes.max(peak),
+                }
+            }
+            (Self::Measured { .. }, wrong) | (wrong, _) => wrong,
+        }
+    }
 }
 
 /// The seeds of so many trials: the config's own and those that follow it.
@@ -41,46 +68,35 @@ pub(crate) fn seeds(config: &Config, trials: u16) -> impl Iterator<Item = u32> {
 /// How much is timed.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    /// Timed steps of each trial.
+    /// Timed steps.
     pub(crate) steps: u16,
-    /// Trials one after the other.
-    pub(crate) trials: u16,
     /// Trials at once.
     pub(crate) cohort: u16,
 }
 
-/// Times steps of each of some trials, each after one step that is not timed.
+/// Times steps of one trial, after one step that is not timed.
 ///
 /// # Errors
 /// A config that cannot run on its data.
-pub(crate) fn measure(config: &Config, rule: Rule, extent: Extent) -> Result<Outcome, Failure> {
+pub(crate) fn measure(config: Config, rule: Rule, extent: Extent) -> Result<Outcome, Failure> {
     let machine = Machine::new(&config.run, config.run.threads)?;
-    let mut sets = DataSets::default();
-    let mut seconds = Vec::new();
-    let mut launches = None;
-    for seed in seeds(config, extent.trials) {
-        let mut config = config.clone();
-        config.train.seed = seed;
-        let data = sets.of(&config)?;
-        let plan = Plan::with_data(config, data)?;
-        let timed = match &machine {
-            Machine::Cpu(backend) => timed(backend, &plan, rule, extent),
-            Machine::Reference(backend) => timed(backend, &plan, rule, extent),
-            Machine::Gpu(backend) => timed(&**backend, &plan, rule, extent),
-        }?;
-        if let Some(step) = timed.diverged {
-            return Ok(Outcome::Diverged(format!(
-                "loss not finite in step {} of seed {seed}; a smaller train.lr may help",
-                step + 1
-            )));
-        }
-        launches = timed.launches;
-        // The first step touches memory, starts threads and compiles kernels.
-        seconds.push(timed.seconds[1..].to_vec());
+    let seed = config.train.seed;
+    let plan = Plan::new(config)?;
+    let timed = match &machine {
+        Machine::Cpu(backend) => timed(backend, &plan, rule, extent),
+        Machine::Reference(backend) => timed(backend, &plan, rule, extent),
+        Machine::Gpu(backend) => timed(&**backend, &plan, rule, extent),
+    }?;
+    if let Some(step) = timed.diverged {
+        return Ok(Outcome::Diverged(format!(
+            "loss not finite in step {} of seed {seed}; a smaller train.lr may help",
+            step + 1
+        )));
     }
     Ok(Outcome::Measured {
-        seconds,
-        launches,
+        // The first step touches memory, starts threads and compiles kernels.
+        seconds: vec![timed.seconds[1..].to_vec()],
+        launches: timed.launches,
         peak_memory_bytes: peak_memory(),
     })
 }
@@ -89,7 +105,7 @@ fn timed<B: Backend>(
     backend: &B,
     plan: &Plan,
     rule: Rule,
-    Extent { steps, cohort, .. }: Extent,
+    Extent { steps, cohort }: Extent,
 ) -> Result<Timed, Failure> {
     let split = plan.split()?;
     let train_config = &plan.config.train;

@@ -1,5 +1,5 @@
-//! The parent's side: a process for each rule and width, so that its peak memory is its own and nothing that happens
-//! to it happens to the others.
+//! The parent's side: a process for each trial, so that its peak memory is its own and nothing that happens to it happens
+//! to the others.
 
 use super::cell::{Extent, Outcome};
 use crate::cli::Failure;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How often the child is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Measures one rule on one config in a child process; none if the user stops it.
+/// Measures one trial of one rule in a child process; none if the user stops it.
 ///
 /// # Errors
 /// The child cannot be started or waited for. What goes wrong in it is an [`Outcome`].
@@ -31,7 +31,6 @@ pub(crate) fn measure_in_child(
     let mut child = Command::new(program)
         .args(["bench", "--cell", rule.name])
         .args(["--steps", &extent.steps.to_string()])
-        .args(["--trials", &extent.trials.to_string()])
         .args(["--cohort", &extent.cohort.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

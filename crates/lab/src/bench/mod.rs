@@ -1,7 +1,9 @@
-//! What training steps cost: each rule at each width in a process of its own, beside what the machine can do at most.
+//! What training steps cost: each trial of a rule at a width in a process of its own, beside what the machine can do at
+//! most.
 //!
-//! The parent measures the machine's ceilings and counts operations and bytes; a child times the steps of one rule
-//! at one width and says how much memory it took. Child and parent are the same program.
+//! The parent measures the machine's ceilings and counts operations and bytes; a child times the steps of one trial
+//! and says how much memory it took. Rules take turns, trial by trial, so that a change of the machine's pace meets
+//! them all. Child and parent are the same program.
 
 mod cell;
 mod child;

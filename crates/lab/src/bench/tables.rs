@@ -31,12 +31,15 @@ pub(crate) fn tables(setting: &Setting<'_>, cells: &[Cell]) -> String {
         epoch_head(setting, cells),
         epochs(setting, cells)
     );
-    let _ = writeln!(text, "{}", foot(setting));
+    let (seeds, machine) = (seeds(setting, cells), setting.machine.describe());
+    let _ = writeln!(text, "{seeds}, {machine}");
     text
 }
 
-fn seeds(setting: &Setting<'_>) -> String {
-    let seeds: Vec<_> = setting.seeds.iter().map(u32::to_string).collect();
+fn seeds(setting: &Setting<'_>, cells: &[Cell]) -> String {
+    let most = cells.iter().map(|cell| setting.seeds_of(cell));
+    let most = most.max_by_key(|seeds| seeds.len()).unwrap_or_default();
+    let seeds: Vec<_> = most.iter().map(u32::to_string).collect();
     let plural = if seeds.len() == 1 { "" } else { "s" };
     format!("seed{plural} {}", seeds.join(", "))
 }
@@ -148,12 +151,16 @@ fn decimals(value: f64, digits: i32) -> usize {
 
 fn epoch_head(setting: &Setting<'_>, cells: &[Cell]) -> String {
     let ratio = match cells.iter().any(|cell| cell.rule.name == "normal") {
-        true => "; in brackets: step to normal's of the same width",
+        true => "; in brackets: step to normal's of the same width and seed, median over trials",
         false => "",
     };
-    let spread = match setting.seeds.len() {
-        1 => "one trial".into(),
-        trials => format!("mean ± standard error over {trials} trials"),
+    let counts = || cells.iter().map(|cell| setting.seeds_of(cell).len());
+    let spread = match (counts().min().unwrap_or(0), counts().max().unwrap_or(0)) {
+        (1, 1) => "one trial".into(),
+        (least, most) if least < most => {
+            format!("mean ± standard error over trials, {least} to {most} of each")
+        }
+        (_, trials) => format!("mean ± standard error over {trials} trials"),
     };
     format!(
         "seconds per epoch (Figure 7 of the paper), extrapolated: median step of a trial × {} steps, no evaluation\n\
@@ -198,10 +205,6 @@ fn epoch(setting: &Setting<'_>, cell: &Cell, cells: &[Cell]) -> String {
     let ratio = cell.ratio_to_normal(cells);
     let ratio = ratio.map_or(String::new(), |ratio| format!(" ({ratio:.2})"));
     format!("{:.decimals$}{error}{ratio}", times.epoch)
-}
-
-fn foot(setting: &Setting<'_>) -> String {
-    format!("{}, {}", seeds(setting), setting.machine.describe())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use sansprop::cost::step_cost;
 use sansprop::rule::Rule;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The rules that are measured unless others are named: one for each way of learning that costs differently.
 const RULES: [&str; 5] = ["normal", "align-ada", "align-zero", "dfa", "last-layer"];
@@ -28,10 +28,10 @@ const RULES: [&str; 5] = ["normal", "align-ada", "align-zero", "dfa", "last-laye
   sansprop bench my.toml --json > steps.jsonl
 
 Two ceilings are measured first, on the same threads and with the same instructions: multiply-adds that stay in
-registers, and a triad over memory. Then every rule at every width trains in a process of its own, on the config's
-data: some steps of each trial, the first with the config's seed, each other with the next number. Operations are
-counted as they are written (tiles do fewer, so that shares may exceed 100 %), bytes as if every kernel read and wrote
-each of its arrays once in memory. Ctrl-C stops and shows what is measured.
+registers, and a triad over memory. Then every rule at every width trains some steps of each trial, each in a process of
+its own, on the config's data: the first trial with the config's seed, each other with the next number. Rules take
+turns, trial by trial. Operations are counted as they are written (tiles do fewer, so that shares may exceed 100 %),
+bytes as if every kernel read and wrote each of its arrays once in memory. Ctrl-C stops and shows what is measured.
 Exit code: 0 all measured, 1 some failed, diverged or were interrupted, 2 wrong usage.")]
 pub(crate) struct Arguments {
     /// The config file; `sansprop config` prints one.
@@ -92,9 +92,40 @@ impl Arguments {
     fn extent(&self) -> Extent {
         Extent {
             steps: self.steps,
-            trials: self.trials,
             cohort: self.cohort,
         }
+    }
+
+    /// The trials of each rule on one config, in turns; after an interrupt those that are whole. A rule that failed takes
+    /// no more turns.
+    fn turns(
+        &self,
+        rules: &[Rule],
+        config: &Config,
+        stop: &AtomicBool,
+        bar: &ProgressBar,
+    ) -> Result<Vec<(Rule, Outcome)>, Failure> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; rules.len()];
+        for seed in seeds(config, self.trials) {
+            let mut config = config.clone();
+            config.train.seed = seed;
+            for (&rule, outcome) in rules.iter().zip(&mut outcomes) {
+                bar.set_message(format!("{rule} w{}", config.network.width));
+                let before = outcome.take();
+                let failed = |o: &Outcome| !matches!(o, Outcome::Measured { .. });
+                let trial = match stop.load(Ordering::Relaxed) || before.as_ref().is_some_and(failed) {
+                    true => None,
+                    false => measure_in_child(&config, rule, self.extent(), stop)?,
+                };
+                *outcome = match (before, trial) {
+                    (Some(before), Some(trial)) => Some(before.with(trial)),
+                    (before, trial) => before.or(trial),
+                };
+                bar.inc(1);
+            }
+        }
+        let outcomes = rules.iter().copied().zip(outcomes);
+        Ok(outcomes.filter_map(|(rule, o)| Some((rule, o?))).collect())
     }
 
     /// Measures every rule at every width; with `--json` each width's lines are printed as soon as it is done.
@@ -111,27 +142,20 @@ impl Arguments {
             cohort: self.cohort,
             ceilings: machine.ceilings(triad_bytes()),
         };
-        let bar = bar(rules.len() * configs.len());
+        let bar = bar(rules.len() * configs.len() * usize::from(self.trials));
         let mut cells = Vec::new();
         for config in &configs {
             let plan = Plan::with_data(config.clone(), plan.data.clone())?;
             let begin = cells.len();
-            for &rule in rules {
-                let width = config.network.width;
-                bar.set_message(format!("{rule} w{width}"));
-                let outcome = measure_in_child(config, rule, self.extent(), &stop)?;
-                let Some(outcome) = outcome else {
-                    break;
-                };
+            for (rule, outcome) in self.turns(rules, config, &stop, &bar)? {
                 let batch = plan.config.train.batch;
                 let spec = plan.trial(rule);
                 cells.push(Cell {
                     rule,
-                    width,
+                    width: config.network.width,
                     cost: step_cost(&plan.model, &spec, batch, machine.value_bytes()),
                     outcome,
                 });
-                bar.inc(1);
             }
             if self.json {
                 print(&lines(&setting, &cells[begin..])?)?;
@@ -176,7 +200,7 @@ fn run_cell(arguments: &Arguments, rule: &str) -> Result<(), Failure> {
         .read_to_string(&mut text)
         .map_err(|e| Failure::Failed(format!("cannot read the config: {e}")))?;
     let config = resolve(syntax(&text, "standard input")?, "standard input")?;
-    let outcome = measure(&config, rules[0], arguments.extent())?;
+    let outcome = measure(config, rules[0], arguments.extent())?;
     let json = serde_json::to_string(&outcome);
     print(&json.map_err(|e| Failure::Failed(format!("cannot write JSON: {e}")))?)
 }
