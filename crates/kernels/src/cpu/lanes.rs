@@ -21,6 +21,8 @@ pub(super) trait Lanes: Copy {
     const ROWS: usize;
     /// Rows of a micro-tile that is one vector wide.
     const ROWS_OF_ONE: usize;
+    /// Those where [`TERMS`](Self::TERMS) follow each other: with as many the compiler leaves some sums in memory.
+    const ROWS_OF_TERMS: usize = Self::ROWS_OF_ONE;
     /// Whether there are pairs.
     const PAIRED: bool = Self::Pair::LEN > Self::LEN;
     /// Whether registers are left for two rows of weights beside a micro-tile two vectors wide.

@@ -119,7 +119,7 @@ impl Kernel for GatherBlock<'_> {
     unsafe fn run<V: Lanes>(self) {
         let Self { source, out } = self;
         let vectors = source.block / V::LEN;
-        for (from, rows) in tiles(source.batch, most_rows::<V>(vectors)) {
+        for (from, rows) in tiles(source.batch, rows_of_gather::<V>(vectors)) {
             // SAFETY: the contract of [`gather_block`]; the tile's rows lie inside the batch.
             unsafe {
                 match vectors {
@@ -157,6 +157,14 @@ unsafe fn add_term<V: Lanes, const NV: usize, const M: usize>(
     }
 }
 
+/// The greatest height of a gather's tile of `NV` vectors.
+const fn rows_of_gather<V: Lanes>(vectors: usize) -> usize {
+    match vectors {
+        1 => V::ROWS_OF_TERMS,
+        _ => most_rows::<V>(vectors),
+    }
+}
+
 /// `NV` vectors of columns; accumulators stay in registers over all links.
 struct GatherTile<'a, const NV: usize> {
     source: GatherSource<'a>,
@@ -164,7 +172,7 @@ struct GatherTile<'a, const NV: usize> {
 }
 
 impl<V: Lanes, const NV: usize> RowTile<V> for GatherTile<'_, NV> {
-    const MOST: usize = most_rows::<V>(NV);
+    const MOST: usize = rows_of_gather::<V>(NV);
 
     #[inline(always)]
     unsafe fn run<const M: usize>(self, from: usize) {

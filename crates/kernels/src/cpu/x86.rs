@@ -84,6 +84,7 @@ impl<M: Machine> Lanes for Eight<M> {
     const LEN: usize = 8;
     const ROWS: usize = 6;
     const ROWS_OF_ONE: usize = 12;
+    const ROWS_OF_TERMS: usize = 10;
     const TERMS: usize = 4;
 
     #[inline(always)]
