@@ -132,8 +132,14 @@ fn json_holds_together() {
         let twin = lines
             .iter()
             .find(|twin| (&twin["rule"], &twin["width"]) == (&"normal".into(), &line["width"]));
-        let normal = twin.and_then(|twin| twin["step_ms_median"].as_f64());
-        near(number("ratio_to_normal"), median / normal.expect("a time"));
+        let trials = |line: &Value| -> Vec<f64> {
+            let trials = line["step_ms_of_trials"].as_array().expect("trials");
+            trials.iter().map(|t| t.as_f64().expect("a time")).collect()
+        };
+        let (own, normal) = (trials(line), trials(twin.expect("backprop")));
+        assert_eq!((own.len(), normal.len()), (2, 2));
+        let ratio = (own[0] / normal[0] + own[1] / normal[1]) / 2.0;
+        near(number("ratio_to_normal"), ratio);
         if cfg!(target_os = "linux") {
             assert!(number("peak_memory_bytes") > 1e6, "{line}");
         }
@@ -322,4 +328,54 @@ fn an_interrupt_shows_what_is_measured() {
     assert!(lines.next().is_none(), "nothing of the second width");
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(err.contains("error: interrupted"), "{err}");
+}
+
+/// Rules take turns, so after an interrupt each has the trials of the turns that are over.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_between_turns_keeps_the_trials() {
+    let folder = temporary(SMALL);
+    let mut arguments = vec!["c.toml", "--json", "--rules", "normal,dfa"];
+    arguments.extend(["--widths", "3,4", "--steps", "1", "--trials", "40"]);
+    let mut child = command(folder.path(), &arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let stdout = child.stdout.take().expect("a pipe");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
+    let mut lines = lines.map(|line| line.expect("text"));
+    for rule in ["normal", "dfa"] {
+        let line = objects(&lines.next().expect("a line"));
+        assert_eq!(
+            (&line[0]["rule"], &line[0]["width"]),
+            (&rule.into(), &3.into())
+        );
+        assert_eq!(line[0]["seeds"].as_array().map(Vec::len), Some(40));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.expect("kill runs").success());
+    let output = child.wait_with_output().expect("the process ends");
+    assert_eq!(output.status.code(), Some(1));
+    // On a very slow machine no trial of the second width is over yet.
+    let rest: Vec<Value> = lines.flat_map(|line| objects(&line)).collect();
+    let counts = rest.iter().map(|line| {
+        assert_eq!(
+            (&line["width"], &line["status"]),
+            (&4.into(), &"measured".into())
+        );
+        let count = |key: &str| line[key].as_array().expect("a list").len();
+        assert_eq!(count("seeds"), count("step_ms_of_trials"));
+        count("seeds")
+    });
+    let counts: Vec<usize> = counts.collect();
+    match counts[..] {
+        [] | [1] => {}
+        [normal, dfa] => assert!(normal == dfa || normal == dfa + 1, "{counts:?}"),
+        _ => panic!("{counts:?}"),
+    }
+    assert!(counts.iter().all(|&count| count < 40), "{counts:?}");
 }

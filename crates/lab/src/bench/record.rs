@@ -167,6 +167,8 @@ struct Line<'a> {
     steps_per_epoch: usize,
     step_ms_median: Option<f64>,
     step_ms_min: Option<f64>,
+    /// The median of each trial, in the order of the seeds.
+    step_ms_of_trials: Vec<f64>,
     flops_per_step: u64,
     bytes_per_step: u64,
     launches_per_step: Option<u64>,
@@ -210,6 +212,11 @@ pub(crate) fn lines(setting: &Setting<'_>, cells: &[Cell]) -> Result<String, Fai
             steps_per_epoch: per_epoch,
             step_ms_median: times.map(|t| 1e3 * t.median),
             step_ms_min: times.map(|t| 1e3 * t.fastest),
+            step_ms_of_trials: cell
+                .trials()
+                .iter()
+                .filter_map(|trial| Some(1e3 * median(trial)?))
+                .collect(),
             flops_per_step: cell.cost.flops,
             bytes_per_step: cell.cost.bytes,
             launches_per_step: cell.launches(),
@@ -264,6 +271,24 @@ mod tests {
         assert_eq!(all[0].ratio_to_normal(&all), Some(1.0));
         assert_eq!(all[1].ratio_to_normal(&all), Some(3.5));
         assert_eq!(all[1].ratio_to_normal(&all[1..]), None);
+    }
+
+    #[test]
+    fn what_went_wrong_in_a_trial_goes_for_all() {
+        let trial = |second: f64, peak| Outcome::Measured {
+            seconds: vec![vec![second]],
+            launches: Some(3),
+            peak_memory_bytes: Some(peak),
+        };
+        let both = Outcome::Measured {
+            seconds: vec![vec![1.0], vec![2.0]],
+            launches: Some(3),
+            peak_memory_bytes: Some(9),
+        };
+        assert_eq!(trial(1.0, 9).with(trial(2.0, 7)), both);
+        let diverged = Outcome::Diverged("loss not finite".into());
+        assert_eq!(trial(1.0, 9).with(diverged.clone()), diverged);
+        assert_eq!(diverged.clone().with(trial(1.0, 9)), diverged);
     }
 
     #[test]

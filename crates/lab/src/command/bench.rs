@@ -113,10 +113,11 @@ impl Arguments {
                 bar.set_message(format!("{rule} w{}", config.network.width));
                 let before = outcome.take();
                 let failed = |o: &Outcome| !matches!(o, Outcome::Measured { .. });
-                let trial = match stop.load(Ordering::Relaxed) || before.as_ref().is_some_and(failed) {
-                    true => None,
-                    false => measure_in_child(&config, rule, self.extent(), stop)?,
-                };
+                let trial =
+                    match stop.load(Ordering::Relaxed) || before.as_ref().is_some_and(failed) {
+                        true => None,
+                        false => measure_in_child(&config, rule, self.extent(), stop)?,
+                    };
                 *outcome = match (before, trial) {
                     (Some(before), Some(trial)) => Some(before.with(trial)),
                     (before, trial) => before.or(trial),
