@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const SMALL: &str = "[network]\nwidth = 3\n[data]\ntrain_points = 300\n";
@@ -301,6 +302,28 @@ fn wrong_usage_says_what_would_be_right() {
     assert!(out.is_empty() && err.contains("nowhere"), "{err}");
 }
 
+/// Starts the binary; the lines of its standard output as they come.
+#[cfg(unix)]
+fn started(folder: &Path, arguments: &[&str]) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut child = command(folder, arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let stdout = child.stdout.take().expect("a pipe");
+    let lines = BufReader::new(stdout).lines();
+    (child, lines.map(|line| line.expect("text")))
+}
+
+/// As Ctrl-C does.
+#[cfg(unix)]
+#[track_caller]
+fn interrupt(child: &Child) {
+    let number = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &number]).status();
+    assert!(killed.expect("kill runs").success());
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_shows_what_is_measured() {
@@ -308,22 +331,13 @@ fn an_interrupt_shows_what_is_measured() {
     // The first width takes seconds, and its times are more than a pipe holds; the second takes minutes.
     let mut arguments = vec!["c.toml", "--json", "--rules", "normal", "--widths", "3,700"];
     arguments.extend(["--steps", "4000", "--trials", "1"]);
-    let mut child = command(folder.path(), &arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let stdout = child.stdout.take().expect("a pipe");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
-    let first = lines.next().expect("a line").expect("text");
+    let (child, mut lines) = started(folder.path(), &arguments);
+    let first = lines.next().expect("a line");
     assert_eq!(objects(&first)[0]["width"], 3);
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(killed.expect("kill runs").success());
-    let started = Instant::now();
+    interrupt(&child);
+    let since = Instant::now();
     let output = child.wait_with_output().expect("the process ends");
-    assert!(started.elapsed() < Duration::from_secs(30), "still waiting");
+    assert!(since.elapsed() < Duration::from_secs(30), "still waiting");
     assert_eq!(output.status.code(), Some(1));
     assert!(lines.next().is_none(), "nothing of the second width");
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -337,14 +351,7 @@ fn an_interrupt_between_turns_keeps_the_trials() {
     let folder = temporary(SMALL);
     let mut arguments = vec!["c.toml", "--json", "--rules", "normal,dfa"];
     arguments.extend(["--widths", "3,4", "--steps", "1", "--trials", "40"]);
-    let mut child = command(folder.path(), &arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let stdout = child.stdout.take().expect("a pipe");
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
-    let mut lines = lines.map(|line| line.expect("text"));
+    let (child, mut lines) = started(folder.path(), &arguments);
     for rule in ["normal", "dfa"] {
         let line = objects(&lines.next().expect("a line"));
         assert_eq!(
@@ -354,10 +361,7 @@ fn an_interrupt_between_turns_keeps_the_trials() {
         assert_eq!(line[0]["seeds"].as_array().map(Vec::len), Some(40));
     }
     std::thread::sleep(Duration::from_millis(500));
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(killed.expect("kill runs").success());
+    interrupt(&child);
     let output = child.wait_with_output().expect("the process ends");
     assert_eq!(output.status.code(), Some(1));
     // On a very slow machine no trial of the second width is over yet.
