@@ -350,7 +350,7 @@ fn an_interrupt_shows_what_is_measured() {
 fn an_interrupt_between_turns_keeps_the_trials() {
     let folder = temporary(SMALL);
     let mut arguments = vec!["c.toml", "--json", "--rules", "normal,dfa"];
-    arguments.extend(["--widths", "3,4", "--steps", "1", "--trials", "40"]);
+    arguments.extend(["--widths", "3,4", "--steps", "1", "--trials", "25"]);
     let (child, mut lines) = started(folder.path(), &arguments);
     for rule in ["normal", "dfa"] {
         let line = objects(&lines.next().expect("a line"));
@@ -358,9 +358,9 @@ fn an_interrupt_between_turns_keeps_the_trials() {
             (&line[0]["rule"], &line[0]["width"]),
             (&rule.into(), &3.into())
         );
-        assert_eq!(line[0]["seeds"].as_array().map(Vec::len), Some(40));
+        assert_eq!(line[0]["seeds"].as_array().map(Vec::len), Some(25));
     }
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(300));
     interrupt(&child);
     let output = child.wait_with_output().expect("the process ends");
     assert_eq!(output.status.code(), Some(1));
@@ -381,5 +381,5 @@ fn an_interrupt_between_turns_keeps_the_trials() {
         [normal, dfa] => assert!(normal == dfa || normal == dfa + 1, "{counts:?}"),
         _ => panic!("{counts:?}"),
     }
-    assert!(counts.iter().all(|&count| count < 40), "{counts:?}");
+    assert!(counts.iter().all(|&count| count < 25), "{counts:?}");
 }
