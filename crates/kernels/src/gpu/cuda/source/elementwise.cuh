@@ -234,46 +234,66 @@ template <Activation A> DEVICE void land_signal(const Arguments &given) {
     u32 index = group() % count;
     u32 row = thread() / SIDE, c = group() / count * SIDE + thread() % SIDE;
     bool inside = c < channels;
-    u64 start = (u64)index * rows * channels + c;
     const float *path_z = given.heap + words[2], *z = given.heap + words[3];
     u64 values = (u64)count * rows * channels;
     float *delta = given.heap + words[5];
     Planes planes = planes_of(delta, values);
     bool cut = given.variant & CUT_OUT, two_parts = given.variant & TWO_PARTS;
     float mean = 0.0f, along = 0.0f, inverse = 1.0f;
-    // A norm group is a panel, or all of them.
     u32 batch = words[11];
-    auto place_of_row = [&](u32 r) {
-        return rows == batch ? place_in_blocks(index, r, c, batch, channels, given.variant)
-                             : place_in_blocks(r / batch, r % batch, c, batch, channels, given.variant);
+    Lies z_lies = lies_of(c, batch, channels, given.variant & Z_IN_BLOCKS, given.variant);
+    Lies delta_lies = lies_of(c, batch, channels, given.variant & IN_BLOCKS, given.variant);
+    // A norm group is a panel, or all of them.
+    auto place = [&](const Lies &lies, u32 r) {
+        u32 within = rows == batch ? r : r % batch;
+        u32 panel = rows == batch ? index : r / batch;
+        return panel * (batch * channels) + lies.at(within);
     };
-    auto z_at = [&](const float *z, u32 r) {
-        if (!(given.variant & Z_IN_BLOCKS)) return z[start + (u64)r * channels];
-        return value_of(planes_of(const_cast<float *>(z), values), place_of_row(r), two_parts);
-    };
-    auto psi = [&](u32 r) {
-        u32 from = signal_rows == rows ? r : (index * rows + r) % signal_rows;
-        return slope<A>(z_at(path_z, r)) * (scale * signal[(u64)from * channels + c]);
-    };
-    // Rows that a thread reads at once.
+    // Rows that a thread reads at once. Beyond the last one, the last one is read again.
     constexpr u32 READ = 8;
-    float signals[READ], at_z[READ];
+    float psi[READ], at_z[READ];
+    auto row_of = [&](u32 first, u32 n) { return smaller(first + n * SIDE, rows - 1); };
+    // Loops of their own, so that many loads are under way.
+    auto read_z = [&](float (&to)[READ], const float *from, u32 first) {
+        u32 places[READ];
+#pragma unroll
+        for (u32 n = 0; n < READ; n++) places[n] = place(z_lies, row_of(first, n));
+        if (!(given.variant & Z_IN_BLOCKS)) {
+#pragma unroll
+            for (u32 n = 0; n < READ; n++) to[n] = from[places[n]];
+            return;
+        }
+        const u16 *cut_z = reinterpret_cast<const u16 *>(from);
+#pragma unroll
+        for (u32 n = 0; n < READ; n++) to[n] = as_float((u32)cut_z[places[n]] << 16);
+        if (!two_parts) return;
+        cut_z += values;
+#pragma unroll
+        for (u32 n = 0; n < READ; n++) to[n] += as_float((u32)cut_z[places[n]] << 16);
+    };
     auto read = [&](u32 first) {
+        if (!inside) return;
 #pragma unroll
         for (u32 n = 0; n < READ; n++) {
-            u32 r = first + n * SIDE;
-            bool there = inside && r < rows;
-            signals[n] = there ? psi(r) : 0.0f;
-            at_z[n] = there ? z_at(z, r) : 0.0f;
+            u32 r = row_of(first, n);
+            u32 from = signal_rows == rows ? r : (index * rows + r) % signal_rows;
+            psi[n] = scale * signal[(u64)from * channels + c];
         }
+        read_z(at_z, path_z, first);
+#pragma unroll
+        for (u32 n = 0; n < READ; n++) psi[n] = first + n * SIDE < rows ? slope<A>(at_z[n]) * psi[n] : 0.0f;
+        if (z != path_z) read_z(at_z, z, first);
     };
+    // What a single reading holds need not be read again.
+    bool kept = rows <= READ * SIDE;
+    if (kept) read(row);
     if (given.variant & NORMALISED) {
-        for (u32 first = row; first < rows; first += READ * SIDE) {
-            read(first);
+        for (u32 first = row; first < rows && inside; first += READ * SIDE) {
+            if (!kept) read(first);
 #pragma unroll
             for (u32 n = 0; n < READ; n++) {
-                mean += signals[n];
-                along += signals[n] * at_z[n];
+                mean += psi[n];
+                along += psi[n] * at_z[n];
             }
         }
         mean = mean_over_rows(mean, rows);
@@ -281,16 +301,16 @@ template <Activation A> DEVICE void land_signal(const Arguments &given) {
         if (inside) inverse = given.heap[words[4] + (u64)index * channels + c];
     }
     float total = 0.0f;
-    for (u32 first = row; first < rows; first += READ * SIDE) {
-        read(first);
+    for (u32 first = row; first < rows && inside; first += READ * SIDE) {
+        if (!kept) read(first);
 #pragma unroll
         for (u32 n = 0; n < READ; n++) {
             u32 r = first + n * SIDE;
-            if (!inside || r >= rows) continue;
-            u64 at = start + (u64)r * channels;
-            float value = inverse * (signals[n] - mean - at_z[n] * along);
+            if (r >= rows) continue;
+            u32 at = place(delta_lies, r);
+            float value = inverse * (psi[n] - mean - at_z[n] * along);
             total += value;
-            if (cut) put_one(planes, given.variant & IN_BLOCKS ? place_of_row(r) : at, value, two_parts);
+            if (cut) put_one(planes, at, value, two_parts);
             else delta[at] = value;
         }
     }

@@ -26,6 +26,20 @@ DEVICE u64 place_in_blocks(u32 panel, u32 row, u32 channel, u32 rows, u32 channe
     return line * BLOCK + ((channel % BLOCK / 8 ^ row % 8) * 8 + channel % 8);
 }
 
+/// Where the rows of a channel lie in a panel: `first + row · stride`, and pieces of eight channels in shuffled blocks.
+struct Lies {
+    u32 first, stride, piece, shuffled;
+
+    METHOD u32 at(u32 row) const { return first + row * stride + (piece ^ row & shuffled) * EIGHT; }
+};
+
+/// The same, without a branch where a row is looked for, of panels in blocks or plain.
+DEVICE Lies lies_of(u32 channel, u32 rows, u32 channels, bool in_blocks, u32 variant) {
+    if (!in_blocks) return {channel, channels, 0, 0};
+    if (variant & IN_EIGHTS) return {channel / EIGHT * rows * EIGHT + channel % EIGHT, EIGHT, 0, 0};
+    return {channel / BLOCK * rows * BLOCK + channel % EIGHT, BLOCK, channel % BLOCK / EIGHT, EIGHT - 1};
+}
+
 /// The same by its place among plain values, if a kernel's variant says that they lie in blocks.
 DEVICE u32 place_of_plain(u32 at, u32 rows, u32 channels, u32 variant) {
     if (!(variant & IN_BLOCKS)) return at;
