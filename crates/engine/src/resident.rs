@@ -1,10 +1,12 @@
 //! Training without the host: a device takes a window of minibatches by itself.
 //!
 //! The samples lie on the device; one minibatch's work for all trials is recorded once and started again for every
-//! minibatch, and the host looks at the losses when the window is over. Trials have rooms of their own, so that
-//! kernels of all trials that do not depend on each other run at once; where memory does not hold so many rooms, the
-//! trials take turns, window by window. Numbers are bitwise those of trials that step one after the other: each
-//! trial's kernels see the same operands, and a trial whose loss was not finite learns no more.
+//! minibatch, and the host looks at the losses when the window is over. Some minibatches that follow each other are
+//! recorded together, too, so that the next one's inputs are fetched while trials learn from this one's. Trials have
+//! rooms of their own and share inputs, so that kernels of all trials that do not depend on each other run at once;
+//! where memory does not hold so many rooms, the trials take turns, window by window. Numbers are bitwise those of
+//! trials that step one after the other: each trial's kernels see the same operands, and a trial whose loss was not
+//! finite learns no more.
 
 use crate::cohort::{Cohort, Report, Room, Trial};
 use crate::images::MinibatchLayout;
@@ -13,6 +15,7 @@ use crate::model::Model;
 use crate::pass::upload;
 use crate::protocol::Part;
 use sansprop_kernels::{Backend, Replay, Resident, Verdict};
+use std::iter;
 use std::time::Instant;
 
 /// Most minibatches of a window.
@@ -44,11 +47,19 @@ struct Trace<B: Backend> {
     rates: Option<B::Buffer>,
 }
 
+/// A minibatch on the device: inputs, and labels or values.
+struct Loaded<B: Backend> {
+    input: B::Buffer,
+    answers: B::Buffer,
+}
+
 /// What was recorded.
 #[derive(PartialEq, Eq)]
 struct Key {
     role: Role,
+    /// Samples of a minibatch, and minibatches that are recorded together.
     batch: usize,
+    minibatches: usize,
     learning: bool,
     trials: Vec<usize>,
 }
@@ -59,8 +70,8 @@ pub(crate) struct Windows<B: Backend> {
     rooms: Vec<Room<B>>,
     traces: Vec<Trace<B>>,
     samples: Vec<Samples<B>>,
-    /// The minibatch's labels or values.
-    answers: B::Buffer,
+    /// Inputs and answers of the minibatch, and of the next one.
+    loaded: [Loaded<B>; 2],
     recordings: Vec<(Key, Replay)>,
     /// Minibatches of the next window.
     length: usize,
@@ -115,7 +126,10 @@ impl<B: Backend> Cohort<'_, B> {
             samples: parts
                 .map(|(role, part)| upload_part(backend, role, part, layout))
                 .into(),
-            answers: backend.zeros(answer * self.most),
+            loaded: [(); 2].map(|()| Loaded {
+                input: backend.zeros(input * self.most),
+                answers: backend.zeros(answer * self.most),
+            }),
             recordings: Vec::new(),
             length: 1,
         };
@@ -144,7 +158,7 @@ impl<B: Backend> Cohort<'_, B> {
         let before = resident.values_in_use();
         let trials = 0..self.trials.len();
         let of_trial = |trial| {
-            let recorded = self.record(resident, windows, &window, &[trial]);
+            let recorded = self.record(resident, windows, &window, &[trial], 1);
             let held = resident.values_in_use() - before;
             drop(recorded);
             held
@@ -176,32 +190,38 @@ impl<B: Backend> Cohort<'_, B> {
             }
         }
         for trials in window.trials.chunks(windows.rooms.len()) {
-            let key = Key {
-                role: window.role,
-                batch: window.batch,
-                learning: window.learning,
-                trials: trials.to_vec(),
-            };
-            let known = windows
-                .recordings
-                .iter()
-                .position(|(known, _)| *known == key);
-            let (key, replay) = match known {
-                Some(known) => windows.recordings.swap_remove(known),
-                None => {
-                    let replay = self.record(resident, &mut windows, window, trials);
-                    (key, replay)
+            let mut done = 0;
+            let halved = |&together: &usize| (together > 1).then_some(together / 2);
+            for together in iter::successors(Some(resident.most_minibatches()), halved) {
+                if minibatches - done < together {
+                    continue;
                 }
-            };
-            for minibatch in 0..minibatches {
-                replay(minibatch);
-            }
-            // Recorded work holds memory: what is kept is that of trials which all run at once.
-            if trials.len() == window.trials.len() {
-                windows
+                let key = Key {
+                    role: window.role,
+                    batch: window.batch,
+                    minibatches: together,
+                    learning: window.learning,
+                    trials: trials.to_vec(),
+                };
+                let known = windows
                     .recordings
-                    .retain(|(known, _)| known.trials == trials);
-                windows.recordings.push((key, replay));
+                    .iter()
+                    .position(|(known, _)| *known == key);
+                let replay = match known {
+                    Some(known) => windows.recordings.swap_remove(known).1,
+                    None => self.record(resident, &mut windows, window, trials, together),
+                };
+                while done + together <= minibatches {
+                    replay(done);
+                    done += together;
+                }
+                // Recorded work holds memory: what is kept is that of trials which all run at once.
+                if trials.len() == window.trials.len() {
+                    windows
+                        .recordings
+                        .retain(|(known, _)| known.trials == trials);
+                    windows.recordings.push((key, replay));
+                }
             }
         }
         let reports = window.trials.iter().map(|&trial| {
@@ -222,37 +242,47 @@ impl<B: Backend> Cohort<'_, B> {
         reports
     }
 
-    /// Records one minibatch's work for trials that run at once.
+    /// Records some minibatches' work for trials that run at once.
     fn record(
         &mut self,
         resident: &dyn Resident<B::Buffer>,
         windows: &mut Windows<B>,
         window: &Window<'_>,
         trials: &[usize],
+        minibatches: usize,
     ) -> Replay {
         let (backend, batch) = (self.backend, window.batch);
         let [input, answer] = sample_shape(&self.model);
         self.batch = batch;
-        self.forget_initial();
         let Windows {
             rooms,
             traces,
             samples,
-            answers,
+            loaded,
             ..
         } = windows;
         let samples = samples.iter().find(|samples| samples.role == window.role);
         let samples = samples.expect("both parts are on the device");
-        resident.record(&mut || {
-            resident.gather(&samples.answers, batch, answer.0, answer.1, answers);
-            let own = &mut rooms[..trials.len()];
-            for room in own.iter_mut().chain([&mut self.room]) {
-                resident.gather(&samples.inputs, batch, input.0, input.1, room.input_mut());
-            }
+        let own = &mut rooms[..trials.len()];
+        resident.record(minibatches, &mut |minibatch| {
+            // While one minibatch is learned from, the next one is loaded beside it.
+            let now = &mut loaded[minibatch % 2];
+            resident.gather(
+                &samples.answers,
+                batch,
+                answer.0,
+                answer.1,
+                &mut now.answers,
+            );
+            resident.gather(&samples.inputs, batch, input.0, input.1, &mut now.input);
+            self.room.exchange_input(&mut now.input);
+            self.forget_initial();
             self.run_initial(window.learning);
+            self.room.exchange_input(&mut now.input);
             let mut parts = self.parts();
             parts.common.initial_pass = parts.room.initial();
             for (room, &trial) in own.iter_mut().zip(trials) {
+                room.exchange_input(&mut now.input);
                 let trace = &mut traces[trial];
                 let trial = &mut parts.trials[trial];
                 room.run(backend, trial, &parts.common, window.learning);
@@ -260,7 +290,7 @@ impl<B: Backend> Cohort<'_, B> {
                     reports: &mut trace.reports,
                     gate: &mut trace.gate,
                 };
-                room.judge_on_device(resident, answers, &parts.common, verdict);
+                room.judge_on_device(resident, &now.answers, &parts.common, verdict);
                 if window.learning {
                     let rule = trial.spec().rule;
                     room.learn(backend, trial, &rule, &parts.common);
@@ -269,6 +299,7 @@ impl<B: Backend> Cohort<'_, B> {
                         trial.update(backend, gradient);
                     });
                 }
+                room.exchange_input(&mut now.input);
             }
         })
     }

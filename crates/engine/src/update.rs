@@ -7,6 +7,7 @@ use crate::pass::{Pass, Weights};
 use crate::room::{Hidden, Student, Wanted};
 use crate::rule::Rule;
 use sansprop_kernels::{Backend, Resident, Verdict};
+use std::mem;
 
 /// What the trials of a cohort have in common on one minibatch.
 pub(crate) struct Common<'a, B: Backend> {
@@ -52,12 +53,13 @@ impl<B: Backend> Room<B> {
         }
     }
 
-    /// Where a minibatch's inputs go.
-    pub(crate) fn input_mut(&mut self) -> &mut B::Buffer {
-        match self {
+    /// Takes other inputs, and gives its own for them.
+    pub(crate) fn exchange_input(&mut self, input: &mut B::Buffer) {
+        let own = match self {
             Self::FeedForward(room) => room.input_mut(),
             Self::Recurrent(room) => room.input_mut(),
-        }
+        };
+        mem::swap(own, input);
     }
 
     /// A trial's forward pass, to learn from or only to evaluate.

@@ -173,7 +173,7 @@ pub struct Verdict<'a, T> {
     pub gate: &'a mut T,
 }
 
-/// Starts recorded work for one minibatch of the window, by its number.
+/// Starts recorded work for minibatches of the window, from the one of that number on.
 pub type Replay = Box<dyn Fn(usize) + Send>;
 
 /// What a device can do by itself over a window of minibatches, without the host in between.
@@ -224,8 +224,13 @@ pub trait Resident<T> {
     /// one for each minibatch of the window.
     fn gated(&self, gate: &T, rates: Option<&T>, work: &mut dyn FnMut());
 
-    /// Notes what `work` asks for, instead of doing it. Within, nothing can be exchanged with the host.
-    fn record(&self, work: &mut dyn FnMut()) -> Replay;
+    /// Most minibatches that can be recorded together: what the later ones need beforehand can be done while the earlier
+    /// ones are under way.
+    fn most_minibatches(&self) -> usize;
+
+    /// Notes what `work` asks for for each of so many minibatches that follow each other, instead of doing it. Within,
+    /// nothing can be exchanged with the host.
+    fn record(&self, minibatches: usize, work: &mut dyn FnMut(usize)) -> Replay;
 }
 
 /// The machine: storage and the kernels of training, each one step of the paper's pseudocode.

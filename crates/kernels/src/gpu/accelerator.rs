@@ -52,6 +52,19 @@ pub(super) trait Accelerator: Send + Sync {
     /// What multiplies such operands on it, as far as it says itself.
     fn units(&self, operands: Operands) -> Units;
 
+    /// Whether launches of a recording begin before those have ended whose results they read, and wait for them by themselves.
+    fn begins_early(&self) -> bool {
+        false
+    }
+
+    /// From now on none begins early.
+    fn begin_in_turn(&self) {}
+
+    /// Whether it adds parts and descends along their sum in one kernel.
+    fn descends(&self) -> bool {
+        false
+    }
+
     /// An array of so many values, whatever they are.
     fn empty(&self, values: usize) -> DeviceArray;
 

@@ -15,6 +15,7 @@ use crate::{
     RecurrentCell, Resident, Unrolled, Wiring,
 };
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Kernels on a GPU: sums in f32, of operands in f32 or rounded.
@@ -24,6 +25,8 @@ pub struct GpuBackend {
     pub(super) operands: Operands,
     pub(super) units: Units,
     pub(super) neighbours: Neighbours,
+    /// Whether a trial of launches that begin early did not come out right.
+    pub(super) refuses_early: bool,
     wirings: Wirings,
     dense: Arc<Wiring>,
     /// Wirings of as many locations to themselves, one tap for all.
@@ -69,6 +72,7 @@ impl GpuBackend {
             operands: Operands::F32,
             units: Units::Scalar,
             neighbours: Neighbours::Made,
+            refuses_early: false,
             wirings: Wirings::default(),
             dense: Arc::new(Wiring::dense()),
             alone: Mutex::default(),
@@ -117,6 +121,12 @@ impl GpuBackend {
         (updates.gate, updates.rates) = (gate, rates);
     }
 
+    /// Whether the device still does what it is asked for, after a trial.
+    pub(super) fn still_works(&self) -> bool {
+        let reads = AssertUnwindSafe(|| self.memory().read(self.buffer_of(&[1.0]).region()));
+        catch_unwind(reads).is_ok_and(|read| read.is_ok())
+    }
+
     fn updates(&self) -> MutexGuard<'_, Updates> {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,7 +154,11 @@ impl Backend for GpuBackend {
                     Neighbours::Refused => ", neighbouring panels made alone: they failed a trial",
                     Neighbours::Made | Neighbours::Unwanted => "",
                 };
-                format!("{}, matrix units{refused}", self.name)
+                let in_turn = match self.refuses_early {
+                    true => ", kernels in turn: beginning early, they failed a trial",
+                    false => "",
+                };
+                format!("{}, matrix units{refused}{in_turn}", self.name)
             }
         }
     }

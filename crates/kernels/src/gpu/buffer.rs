@@ -59,6 +59,8 @@ pub(super) enum Shape {
     Ribbon(Ribbon),
     /// Sums over the rows of each of so many panels.
     Sums { panels: usize, channels: usize },
+    /// Parts, so many values in all, whose sums are the buffer's values.
+    Parts { values: usize },
 }
 
 /// Panels `[location, batch, channel]` whose rows are the channels of all taps of a location, and zeros.
@@ -299,6 +301,16 @@ impl GpuBuffer {
         let wanted = Shape::Sums { panels, channels };
         let made = layout.made.iter().find(|made| made.shape == wanted)?;
         (made.when == Some(now)).then(|| made.region.span(0))
+    }
+
+    /// Room for the parts of a sum that is to stand here.
+    pub(super) fn parts(&self, values: usize) -> Span {
+        let device = self.region.device();
+        let mut layout = self.layout();
+        let made = layout.made_or(Form::Plain, Shape::Parts { values }, || {
+            device.region(values)
+        });
+        made.region.span(0)
     }
 
     /// Room for `len` values beside the first `there` ones, with what `work` makes of these.

@@ -79,8 +79,9 @@ pub(super) struct Arguments<'a> {
     pub(super) places: &'a DeviceArray,
     /// Words of all items.
     pub(super) table: &'a DeviceArray,
-    /// The minibatch of the window.
+    /// The minibatch of the window, and how many the launches are for.
     pub(super) step: usize,
+    pub(super) minibatches: usize,
 }
 
 /// Starts one launch.
@@ -89,7 +90,7 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
     let first = launch.first_word;
     let (heap, table) = (argument::<R>(given.heap), argument::<R>(given.table));
     let links = || argument::<R>(given.links);
-    let (dim, step) = (units(), given.step);
+    let (dim, step) = (units(), given.step + launch.minibatch);
     // SAFETY: every operand was a stretch of a region when its item was noted (`GpuBuffer::first` asserts its
     // length), regions live in the heap until the work is done, links name panels of their wiring only, and kernels
     // keep to the sizes among their words.
@@ -199,6 +200,7 @@ pub(super) fn start<R: Runtime>(client: &ComputeClient<R>, launch: &Launch, give
             }
             Kernel::Adam => adam::launch_unchecked(client, count, dim, heap, table, first, step),
             Kernel::Pool(_) => pool::launch_unchecked(client, count, dim, heap, table, first),
+            Kernel::Descend => unreachable!("only CUDA's own kernels descend along sums of parts"),
             Kernel::Cut(_)
             | Kernel::Unfold(_)
             | Kernel::Fragments(_)

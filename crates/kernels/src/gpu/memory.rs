@@ -6,7 +6,7 @@ use super::heap::Heap;
 use super::launch::Arguments;
 use super::operands::Operands;
 use super::units::Units;
-use super::work::{Item, Launch, Plan, Span, plan};
+use super::work::{Item, Launch, MOST_MINIBATCHES, Plan, Span, plan, with_descents};
 use bytemuck::Pod;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,6 +80,7 @@ struct Program {
 pub struct Recording {
     program: Program,
     device: Arc<Device>,
+    minibatches: usize,
     /// Regions that nobody else holds any more.
     kept: Vec<(usize, usize)>,
 }
@@ -99,6 +100,8 @@ struct State {
     places: Option<DeviceArray>,
     waiting: Vec<Item>,
     recording: bool,
+    /// Which minibatch of a recording is noted.
+    minibatch: usize,
     released: Vec<(usize, usize)>,
     released_links: Vec<(usize, usize)>,
 }
@@ -123,6 +126,7 @@ impl Device {
             places: None,
             waiting: Vec::new(),
             recording: false,
+            minibatch: 0,
             released: Vec::new(),
             released_links: Vec::new(),
         };
@@ -153,9 +157,20 @@ impl Device {
         self.accelerator.most_values()
     }
 
+    /// Whether launches of a recording begin before those have ended whose results they read.
+    pub(super) fn begins_early(&self) -> bool {
+        self.accelerator.begins_early()
+    }
+
+    /// From now on none begins early.
+    pub(super) fn begin_in_turn(&self) {
+        self.accelerator.begin_in_turn();
+    }
+
     /// Notes an item.
     pub(super) fn note(&self, item: Item) {
         let mut state = self.open();
+        let item = item.of_minibatch(state.minibatch);
         state.waiting.push(item);
         if state.waiting.len() >= MOST_WAITING && !state.recording {
             self.run_waiting(&mut state);
@@ -303,7 +318,7 @@ impl Device {
         );
         if !state.waiting.is_empty() {
             let program = self.settle(state);
-            self.start_all(state, &program, 0, false);
+            self.start_all(state, &program, [0, 1], false);
         }
         for (start, len) in std::mem::take(&mut state.released) {
             state.heap.release(start, len);
@@ -315,8 +330,11 @@ impl Device {
 
     /// Plans what waits.
     fn settle(&self, state: &mut State) -> Program {
-        let Plan { launches, words } = plan(&state.waiting);
-        state.waiting.clear();
+        let mut items = std::mem::take(&mut state.waiting);
+        if self.accelerator.descends() {
+            items = with_descents(items);
+        }
+        let Plan { launches, words } = plan(&items);
         Program {
             launches,
             table: self.accelerator.upload(as_bytes(&words)),
@@ -324,7 +342,14 @@ impl Device {
         }
     }
 
-    fn start_all(&self, state: &mut State, program: &Program, step: usize, again: bool) {
+    /// Starts a program for minibatches of the window: the first one, and how many.
+    fn start_all(
+        &self,
+        state: &mut State,
+        program: &Program,
+        [step, minibatches]: [usize; 2],
+        again: bool,
+    ) {
         let links = match &state.link_array {
             Some(links) => links.clone(),
             None => {
@@ -341,6 +366,7 @@ impl Device {
             places: state.places.as_ref().unwrap_or(&links),
             table: &program.table,
             step,
+            minibatches,
         };
         if again {
             let mut kept = program.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -353,28 +379,42 @@ impl Device {
         self.launches.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Notes the work of `work` without starting it. What it frees stays the recording's.
-    pub(super) fn record(self: &Arc<Self>, work: &mut dyn FnMut()) -> Recording {
+    /// Notes the work of `work` for each of so many minibatches without starting it. What it frees stays the recording's.
+    pub(super) fn record(
+        self: &Arc<Self>,
+        minibatches: usize,
+        work: &mut dyn FnMut(usize),
+    ) -> Recording {
+        assert!(
+            (1..=MOST_MINIBATCHES).contains(&minibatches),
+            "{minibatches} minibatches in a recording"
+        );
         let mut state = self.open();
         self.run_waiting(&mut state);
         state.recording = true;
         self.epoch.fetch_add(1, Ordering::Relaxed);
         drop(state);
-        work();
+        for minibatch in 0..minibatches {
+            self.open().minibatch = minibatch;
+            work(minibatch);
+        }
         let mut state = self.open();
         state.recording = false;
+        state.minibatch = 0;
         self.epoch.fetch_add(1, Ordering::Relaxed);
         Recording {
             program: self.settle(&mut state),
             device: Arc::clone(self),
+            minibatches,
             kept: std::mem::take(&mut state.released),
         }
     }
 
-    /// Starts recorded work for minibatch `step` of the window.
+    /// Starts recorded work for minibatches of the window, from `step` on.
     pub(super) fn replay(&self, recording: &Recording, step: usize) {
         let mut state = self.open();
         self.run_waiting(&mut state);
-        self.start_all(&mut state, &recording.program, step, true);
+        let minibatches = [step, recording.minibatches];
+        self.start_all(&mut state, &recording.program, minibatches, true);
     }
 }

@@ -12,6 +12,7 @@ mod backend;
 mod buffer;
 mod cuda;
 mod device;
+mod early;
 mod elementwise;
 mod failure;
 mod gradient;

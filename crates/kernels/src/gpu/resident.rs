@@ -3,7 +3,7 @@
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
 use super::launch::groups_of;
-use super::work::{Item, Kernel, Span};
+use super::work::{Item, Kernel, MOST_MINIBATCHES, Span};
 use crate::{Replay, Resident, Verdict};
 use std::sync::Arc;
 
@@ -120,8 +120,12 @@ impl Resident<GpuBuffer> for GpuBackend {
         self.set_conditions(None, None);
     }
 
-    fn record(&self, work: &mut dyn FnMut()) -> Replay {
-        let recording = self.memory().record(work);
+    fn most_minibatches(&self) -> usize {
+        MOST_MINIBATCHES
+    }
+
+    fn record(&self, minibatches: usize, work: &mut dyn FnMut(usize)) -> Replay {
+        let recording = self.memory().record(minibatches, work);
         let device = Arc::clone(self.memory());
         Box::new(move |minibatch| device.replay(&recording, minibatch))
     }

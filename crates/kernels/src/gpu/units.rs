@@ -63,9 +63,10 @@ pub(super) struct Stacks {
     pub(super) halves: usize,
     /// Blocks and deltas in shared memory at a time.
     pub(super) stages: usize,
-    /// Most blocks of a share, and most taps.
+    /// Most blocks of a share, most taps, and most slots for the sums of a source and a panel.
     pub(super) blocks: usize,
     pub(super) taps: usize,
+    pub(super) slots: usize,
 }
 
 /// Work-groups of groups of warps that make a patch of neighbouring panels, a stack each.
@@ -127,6 +128,8 @@ pub(super) struct Panels {
     pub(super) channels: usize,
     /// Warps of a work-group.
     pub(super) warps: usize,
+    /// Whether panels lie in blocks of eight channels.
+    pub(super) eights: bool,
 }
 
 /// Values of a result below which the errors of two parts do not average out. Nor may they in narrow layers; those that
@@ -180,7 +183,7 @@ impl Units {
             return None;
         };
         let enough = panels >= PANELS_IN_BLOCKS && rows <= ROWS_IN_BLOCKS;
-        let block = cuda::block_of(operands, channels, neighbours);
+        let block = cuda::block_of(channels, neighbours);
         block.filter(|_| enough && self.form(operands) != Form::Plain)
     }
 
@@ -207,7 +210,7 @@ impl Units {
         let channels = layer.wiring.taps() * layer.inputs;
         let block = self.block(operands, [layer.locations(), batch, layer.outputs]);
         let wide = match block {
-            Some(cuda::EIGHT) => cuda::widened(operands, channels),
+            Some(cuda::EIGHT) => cuda::widened(channels),
             Some(block) => Some(channels.next_multiple_of(block)),
             None => None,
         };

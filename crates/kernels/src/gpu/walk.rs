@@ -166,14 +166,26 @@ impl<'a> Walk<'a> {
                     input.cut(of_input, lengths[1]),
                 ];
             }
-            By::Panels(Panels { channels, .. }) => {
+            By::Panels(Panels {
+                channels, eights, ..
+            }) => {
                 let fragments = Fragments {
                     taps: self.layer.wiring.taps(),
                     channels,
                     columns: self.ends()[3],
                     backward: self.direction == Direction::Backward,
                 };
-                weight.fragments(form, fragments)
+                let of_input = match eights {
+                    true => {
+                        let sides = [self.batch, channels];
+                        units.blocks(self.tile.operands, cuda::EIGHT, sides)
+                    }
+                    false => form.clone(),
+                };
+                return [
+                    weight.fragments(form, fragments),
+                    input.cut(of_input, lengths[1]),
+                ];
             }
             By::Pieces => weight.cut(form, lengths[0]),
             By::Stacks(_) => unreachable!("only gradients are summed over stacks"),
@@ -215,12 +227,9 @@ impl<'a> Walk<'a> {
     /// The same product, by groups of warps that make neighbouring panels together, where both its ends lie in blocks of
     /// eight channels.
     fn in_patches(mut self, wiring: &DeviceWiring, lands: bool) -> Self {
-        let [sources, channels, locations, columns] = self.ends();
+        let [_, channels, locations, columns] = self.ends();
         let (batch, operands) = (self.batch, self.tile.operands);
-        let ends = [[sources, batch, channels], [locations, batch, columns]];
-        let block = |sides| self.tile.units.block(operands, sides);
-        let both = ends.map(block) == [Some(cuda::EIGHT); 2];
-        if !both || !self.tile.units.cuts() {
+        if !self.in_eights() || !self.tile.units.cuts() || !cuda::in_company(columns) {
             return self;
         }
         let taps = self.ribbon(wiring, columns).taps;
@@ -235,21 +244,37 @@ impl<'a> Walk<'a> {
         self
     }
 
+    /// Whether both its ends lie in blocks of eight channels.
+    fn in_eights(&self) -> bool {
+        let [sources, channels, locations, columns] = self.ends();
+        let ends = [[sources, channels], [locations, columns]];
+        let block = |[panels, channels]: [usize; 2]| {
+            let sides = [panels, self.batch, channels];
+            self.tile.units.block(self.tile.operands, sides)
+        };
+        ends.map(block) == [Some(cuda::EIGHT); 2]
+    }
+
     /// The same product, whose work-groups hold all rows of a panel: by groups of warps where operands lie as these take
     /// them, else with a warp for each panel where channels are few. `lands` says whether it reads z.
     pub(super) fn of_whole_panels(mut self, wiring: &DeviceWiring, lands: bool) -> Self {
         self = self.in_groups().in_patches(wiring, lands);
         let [_, channels, locations, columns] = self.ends();
+        let eights = self.in_eights();
         let tile = &mut self.tile;
         let Units::Cuda(parts) = &mut tile.units else {
             return self;
         };
         if parts.cut
             && parts.by == By::Pieces
-            && !parts.result.in_blocks()
+            && parts.result.in_blocks() == eights
             && let Some([wide, warps]) = cuda::columns_and_warps(locations, channels, columns)
         {
-            parts.by = By::Panels(Panels { channels, warps });
+            parts.by = By::Panels(Panels {
+                channels,
+                warps,
+                eights,
+            });
             tile.rows = self.batch.div_ceil(SIDE);
             tile.columns = wide;
         }

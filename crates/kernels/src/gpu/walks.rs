@@ -23,20 +23,28 @@ pub(super) struct WalkShape {
     pub(super) zeros: usize,
 }
 
-/// A gradient's walks as a kernel reads them: its numbers of shares and parts, where zeros begin, shares, where the record
-/// of each share and part begins, records, and zeros.
+/// A gradient's walks as a kernel reads them: where zeros begin, shares, of each share and part where its record begins and
+/// how many items and chunks that has, records, and zeros.
 ///
-/// A share is its number of taps, how often one stands there at most, the taps, and of each source of a block and panel the
-/// number of its tap among these and how often that stood before. A record is its numbers of items and chunks; items in the
-/// order in which they are fetched, whether it is deltas and the panel of each eight channels; and for each stack a chunk:
-/// how many items may have been fetched while it is multiplied, or afterwards, and the numbers of its deltas and blocks.
+/// Each source of a block has a *slot* for each panel that it has a tap for: there its products go, and the slots of a tap
+/// follow each other. A share is its number of taps, the taps, the first slot of each and how many slots there are, and of
+/// each source of a block and panel the slot. A record is items in the order in which they are fetched, whether it is deltas
+/// and the panel of each eight channels; and for each stack a chunk: how many items may have been fetched while it is
+/// multiplied, or afterwards, and the numbers of its deltas and blocks.
 pub(super) struct WalkList {
     pub(super) values: Vec<u32>,
     pub(super) shares: usize,
-    /// Most blocks of a share, and most taps.
-    pub(super) blocks: usize,
-    pub(super) taps: usize,
+    /// Most blocks of a share, most taps and most slots.
+    pub(super) sizes: [usize; 3],
 }
+
+/// Words of a share of so many taps, of blocks with so many pairs of a source and a panel.
+pub(super) fn share_words(taps: usize, pairs: usize) -> usize {
+    2 + 2 * taps + pairs
+}
+
+/// Words that say where a record begins and what it has.
+const START_WORDS: usize = 3;
 
 /// What is added to the number of items where they may be fetched only when the chunk has been multiplied.
 const AFTERWARDS: u32 = 1 << 31;
@@ -166,8 +174,14 @@ fn fetch(items: &mut Vec<u32>, is_delta: bool, panels: &[u32]) -> usize {
     number
 }
 
+/// The record of a walk.
+struct Record {
+    items: Vec<u32>,
+    chunks: Vec<u32>,
+}
+
 /// The record of a walk along stacks: none if it takes more stages.
-fn walk(stacks: &[&Stack], blocks: &[Block], shape: WalkShape) -> Option<Vec<u32>> {
+fn walk(stacks: &[&Stack], blocks: &[Block], shape: WalkShape) -> Option<Record> {
     if blocks.len() >= shape.stages {
         return None;
     }
@@ -226,16 +240,18 @@ fn walk(stacks: &[&Stack], blocks: &[Block], shape: WalkShape) -> Option<Vec<u32
             false => while_it_is_multiplied.min(all) as u32,
         }
     };
-    let mut record = vec![all as u32, chunks.len() as u32];
-    record.extend(items);
+    let mut words = Vec::new();
     for (number, chunk) in chunks.iter().enumerate() {
-        record.push(limit(number));
-        record.extend(chunk.iter().map(|&number| number as u32));
+        words.push(limit(number));
+        words.extend(chunk.iter().map(|&number| number as u32));
         // Blocks that other shares have and this one lacks are its last one.
         let last = chunk[chunk.len() - 1] as u32;
-        record.extend((blocks.len()..shape.blocks).map(|_| last));
+        words.extend((blocks.len()..shape.blocks).map(|_| last));
     }
-    Some(record)
+    Some(Record {
+        items,
+        chunks: words,
+    })
 }
 
 /// Walks of a wiring in which no location has two links of one tap, in as few shares as there is room for.
@@ -277,46 +293,67 @@ fn in_shares(
     first.extend(missing);
     first.sort_unstable();
     let most_taps = taps_of.iter().map(Vec::len).max()?;
-    let mut values = vec![shares.len() as u32, shape.parts as u32, 0];
+    let mut values = vec![0];
+    let mut slots = 0;
     for (share, of_share) in shares.iter().zip(&taps_of) {
-        let mut times = vec![0; of_share.len()];
-        let mut places = vec![NONE; 2 * shape.blocks * shape.sources * shape.panels];
-        for (number, pattern) in share.iter().flatten().enumerate() {
-            for (slot, tap) in pattern.iter().flatten().enumerate() {
-                let Some(tap) = tap else { continue };
-                let local = of_share
-                    .binary_search(tap)
-                    .expect("one of the share's taps");
-                let place = 2 * (number * shape.panels + slot);
-                (places[place], places[place + 1]) = (local as u32, times[local]);
-                times[local] += 1;
-            }
-        }
-        let most = times.iter().max().copied().unwrap_or(0);
-        values.extend([of_share.len() as u32, most]);
+        let pairs = pairs_of(share, shape.panels);
+        let first_slots: Vec<u32> = (0..=most_taps)
+            .scan(0, |next, number| {
+                let first = *next;
+                let tap = of_share.get(number);
+                *next += pairs
+                    .iter()
+                    .filter(|pair| pair.is_some_and(|own| tap == Some(&own)))
+                    .count() as u32;
+                Some(first)
+            })
+            .collect();
+        slots = slots.max(first_slots[most_taps] as usize);
+        let mut next = first_slots.clone();
+        let mut slot_of = |pair: &Option<u32>| {
+            let tap = of_share.binary_search(pair.as_ref()?).ok()?;
+            next[tap] += 1;
+            Some(next[tap] - 1)
+        };
+        values.push(of_share.len() as u32);
         values.extend((0..most_taps).map(|number| of_share.get(number).copied().unwrap_or(NONE)));
-        values.extend(places);
+        values.extend(&first_slots);
+        values.extend(pairs.iter().map(|pair| slot_of(pair).unwrap_or(NONE)));
+        let beyond = (shape.blocks - share.len()) * shape.sources * shape.panels;
+        values.extend(vec![NONE; beyond]);
     }
     let starts = values.len();
-    values.resize(starts + shares.len() * shape.parts, 0);
+    values.resize(starts + START_WORDS * shares.len() * shape.parts, 0);
     for (number, share) in shares.iter().enumerate() {
         for part in 0..shape.parts {
             let [first, last] = [part, part + 1].map(|n| order.len() * n / shape.parts);
             let of_part: Vec<&Stack> = order[first..last].iter().map(|&at| &stacks[at]).collect();
-            values[starts + number * shape.parts + part] = values.len() as u32;
-            values.extend(walk(&of_part, share, shape)?);
+            let Record { items, chunks } = walk(&of_part, share, shape)?;
+            let start = starts + START_WORDS * (number * shape.parts + part);
+            let sizes = [values.len(), items.len() / ITEM_WORDS, of_part.len()];
+            values[start..][..START_WORDS].copy_from_slice(&sizes.map(|size| size as u32));
+            values.extend(items);
+            values.extend(chunks);
         }
     }
     // Copies take 16 bytes at a time.
     values.resize(values.len().next_multiple_of(4), 0);
-    values[2] = values.len() as u32;
+    values[0] = values.len() as u32;
     values.resize(values.len() + shape.zeros, 0);
     Some(WalkList {
         values,
         shares: shares.len(),
-        blocks: shape.blocks,
-        taps: most_taps,
+        sizes: [shape.blocks, most_taps, slots],
     })
+}
+
+/// The tap of each source of a share's blocks for each panel of a stack.
+fn pairs_of(share: &[Block], panels: usize) -> Vec<Option<u32>> {
+    let nothing = vec![None; panels];
+    let patterns = share.iter().flatten();
+    patterns
+        .flat_map(|pattern| pattern.as_ref().unwrap_or(&nothing).clone())
+        .collect()
 }
 
 #[cfg(test)]
@@ -344,30 +381,31 @@ mod tests {
 
     /// The links whose products a kernel adds, if every item has been fetched when it is multiplied and is still there.
     fn walked(list: &WalkList, shape: WalkShape, taps: usize) -> Vec<[u32; 3]> {
-        let words = &list.values;
-        let pairs = list.blocks * shape.sources * shape.panels;
-        let share_words = 2 + list.taps + 2 * pairs;
-        let starts = &words[3 + list.shares * share_words..];
-        assert_eq!(words[..2], [list.shares as u32, shape.parts as u32]);
-        let zeros = words[2] as usize;
+        let (words, [blocks, most_taps, most_slots]) = (&list.values, list.sizes);
+        let share_words = share_words(most_taps, blocks * shape.sources * shape.panels);
+        let starts = &words[1 + list.shares * share_words..];
+        let zeros = words[0] as usize;
         assert!(zeros.is_multiple_of(4) && words[zeros..] == vec![0; shape.zeros]);
         let (mut links, mut taken) = (Vec::new(), Vec::new());
         for share in 0..list.shares {
-            let of_share = &words[3 + share * share_words..][..share_words];
-            let own = &of_share[2..][..of_share[0] as usize];
+            let of_share = &words[1 + share * share_words..][..share_words];
+            let own = &of_share[1..][..of_share[0] as usize];
             taken.extend(own.iter().copied());
-            let places: Vec<&[u32]> = of_share[2 + list.taps..].chunks(2).collect();
-            // Nobody adds to a sum at the same time as another.
-            let mut summed: Vec<&&[u32]> = places.iter().filter(|two| two[0] != NONE).collect();
-            summed.sort_unstable();
-            assert!(summed.windows(2).all(|two| two[0] != two[1]));
-            assert!(summed.iter().all(|two| two[1] < of_share[1]));
+            let first_slots = &of_share[1 + most_taps..][..=most_taps];
+            assert!(first_slots.is_sorted() && first_slots[most_taps] as usize <= most_slots);
+            let tap_of = |slot: u32| own[first_slots.partition_point(|&first| first <= slot) - 1];
+            let slots = &of_share[2 + 2 * most_taps..];
+            // Each slot is written once.
+            let mut written: Vec<u32> = slots.iter().copied().filter(|&s| s != NONE).collect();
+            written.sort_unstable();
+            assert_eq!(written, (0..first_slots[most_taps]).collect::<Vec<_>>());
             for part in 0..shape.parts {
-                let record = &words[starts[share * shape.parts + part] as usize..];
-                let (items, chunks) = (record[0] as usize, record[1] as usize);
-                let item = |number: u32| &record[2 + number as usize * 9..][..9];
+                let start = &starts[START_WORDS * (share * shape.parts + part)..][..START_WORDS];
+                let [at, items, chunks] = [0, 1, 2].map(|n| start[n] as usize);
+                let record = &words[at..];
+                let item = |number: u32| &record[number as usize * 9..][..9];
                 let mut fetched = shape.stages.min(items);
-                for chunk in record[2 + items * 9..].chunks(2 + list.blocks).take(chunks) {
+                for chunk in record[items * 9..].chunks(2 + blocks).take(chunks) {
                     let limit = (chunk[0] % AFTERWARDS) as usize;
                     let meanwhile = if chunk[0] >= AFTERWARDS {
                         fetched
@@ -383,14 +421,14 @@ mod tests {
                     assert!(fetched <= items);
                     let panels = item(chunk[1]);
                     assert_eq!(panels[0], 1);
-                    for (place, two) in places.iter().enumerate() {
-                        let (source, slot) = (place / shape.panels, place % shape.panels);
+                    for (place, &slot) in slots.iter().enumerate() {
+                        let (source, panel) = (place / shape.panels, place % shape.panels);
                         let block = item(chunk[2 + source / shape.sources]);
                         assert_eq!(block[0], 0);
                         let source = block[1 + source % shape.sources * (8 / shape.sources)];
-                        let panel = panels[1 + slot * (8 / shape.panels)];
-                        if two[0] != NONE && source != NONE && panel != NONE {
-                            links.push([panel, own[two[0] as usize], source]);
+                        let panel = panels[1 + panel * (8 / shape.panels)];
+                        if slot != NONE && source != NONE && panel != NONE {
+                            links.push([panel, tap_of(slot), source]);
                         }
                     }
                 }
@@ -441,10 +479,9 @@ mod tests {
                 zeros: 0,
             };
             let list = walk_list((wiring.forward(), 1024), 9, shape).expect("stages enough");
-            assert_eq!((list.shares, list.blocks), (1, 3 * of_a_row));
-            let record = &list.values
-                [list.values[3 + 2 + 9 + 2 * 3 * of_a_row * panels * panels] as usize..];
-            let (items, stacks) = (record[0] as usize, record[1] as usize);
+            assert_eq!((list.shares, list.sizes[0]), (1, 3 * of_a_row));
+            let start = 1 + share_words(9, 3 * of_a_row * panels * panels);
+            let [items, stacks] = [1, 2].map(|n| list.values[start + n] as usize);
             assert_eq!(stacks, 1024 / panels);
             // At the end of a column a walk goes on in the next one.
             assert!(

@@ -8,7 +8,7 @@ use super::launch::groups_of;
 use super::operands::Form;
 use super::tile::SIDE;
 use super::units::{By, Units};
-use super::walks::WalkShape;
+use super::walks::{WalkShape, share_words};
 use super::wiring::DeviceWiring;
 use super::work::{Item, Kernel, Span};
 use crate::Layer;
@@ -46,7 +46,7 @@ impl GpuBackend {
         };
         if wiring.unfolds
             && blocks == [Some(cuda::EIGHT); 2]
-            && let Some(plan) = self.plan_of_stacks(layer, len, batch, units, wiring)
+            && let Some(plan) = self.plan_of_stacks(layer, batch, units, wiring)
         {
             return plan;
         }
@@ -96,7 +96,6 @@ impl GpuBackend {
     fn plan_of_stacks(
         &self,
         layer: &Layer,
-        len: usize,
         batch: usize,
         units: Units,
         wiring: &DeviceWiring,
@@ -105,8 +104,7 @@ impl GpuBackend {
         let [halves, stages] = cuda::stages_of_stacks(batch, operands);
         let panels = cuda::STACKED / outputs;
         let stacks = layer.locations().div_ceil(panels);
-        let walks_in = |shares| {
-            let parts = cuda::parts_of_stacks(stacks, [halves, shares], len);
+        let walks_in = |parts| {
             let shape = WalkShape {
                 panels,
                 sources: cuda::STACKED / inputs,
@@ -115,16 +113,16 @@ impl GpuBackend {
                 parts,
                 zeros: batch * cuda::EIGHT / 2,
             };
-            Some((wiring.walks(&layer.wiring, shape)?, parts))
+            wiring.walks(&layer.wiring, shape)
         };
-        let (mut walks, mut parts) = walks_in(1)?;
-        if walks.shares > 1 {
-            (walks, parts) = walks_in(walks.shares)?;
-        }
-        if !cuda::sums_fit(walks.taps * inputs * outputs) {
+        let parts = cuda::parts_of_stacks(stacks, walks_in(1)?.sizes[0]);
+        let walks = walks_in(parts)?;
+        let [blocks, taps, slots] = walks.sizes;
+        let words = share_words(taps, blocks * (cuda::STACKED / inputs) * panels);
+        if !cuda::share_fits(words, slots * inputs * outputs) {
             return None;
         }
-        let work = cuda::stacks(batch, [walks.blocks, walks.taps], operands);
+        let work = cuda::stacks(batch, walks.sizes, operands);
         let tile = GradientTile {
             inputs,
             outputs,
@@ -203,7 +201,7 @@ impl GpuBackend {
                 .reads(operands[0])
                 .reads(operands[1])
                 .count(links)
-                .writes(out.written(parts * len))
+                .writes(out)
                 .counts([batch, layer.inputs, layer.outputs, taps, parts])
                 .factor(layer.scale)
                 .counts(values)
@@ -223,27 +221,21 @@ impl GpuBackend {
             let kernel = Kernel::BiasPart(delta.form(values[1]));
             Item::new(kernel, groups * parts)
                 .reads(delta.as_it_is(values[1]))
-                .writes(out.written(parts * layer.outputs))
+                .writes(out)
                 .counts([rows, layer.outputs, parts, batch])
         });
     }
 
     /// Lets `work` write parts of a sum of `len` values and adds them into `out`; a single part is written there
     /// directly.
-    fn in_parts(
-        &self,
-        parts: usize,
-        len: usize,
-        out: &GpuBuffer,
-        work: impl FnOnce(&GpuBuffer) -> Item,
-    ) {
+    fn in_parts(&self, parts: usize, len: usize, out: &GpuBuffer, work: impl FnOnce(Span) -> Item) {
         if parts == 1 {
-            self.note(work(out));
+            self.note(work(out.written(len)));
             return;
         }
-        let scratch = GpuBuffer::empty(self.memory(), parts * len);
-        self.note(work(&scratch));
-        self.add_parts(parts, len, scratch.first(parts * len), out);
+        let room = out.parts(parts * len);
+        self.note(work(room));
+        self.add_parts(parts, len, room, out);
     }
 
     /// Adds parts of a sum of `len` values.

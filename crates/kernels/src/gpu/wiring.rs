@@ -38,9 +38,8 @@ type KnownWalks = HashMap<WalkShape, Option<Arc<Walks>>>;
 pub(super) struct Walks {
     pub(super) list: LinkList,
     pub(super) shares: usize,
-    /// Most blocks of a share, and most taps.
-    pub(super) blocks: usize,
-    pub(super) taps: usize,
+    /// Most blocks of a share, most taps and most slots.
+    pub(super) sizes: [usize; 3],
 }
 
 /// Neighbouring panels that are made together ([`patch_list`]).
@@ -119,14 +118,12 @@ impl DeviceWiring {
             let WalkList {
                 values,
                 shares,
-                blocks,
-                taps,
+                sizes,
             } = walk_list(links, wiring.taps(), shape)?;
             Some(Arc::new(Walks {
                 list: self.link_list(&values),
                 shares,
-                blocks,
-                taps,
+                sizes,
             }))
         };
         known.entry(shape).or_insert_with(make).clone()

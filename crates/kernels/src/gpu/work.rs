@@ -59,21 +59,34 @@ pub(super) enum Kernel {
     GradientPart(GradientTile, Form),
     BiasPart(Form),
     AddParts,
+    /// [`Kernel::AddParts`], and [`Kernel::Sgd`] of what comes of it.
+    Descend,
     Sgd,
     Adam,
 }
 
 impl Kernel {
+    /// Whether it looks up what belongs to the minibatch of the window.
+    fn looks_at_minibatch(self) -> bool {
+        matches!(
+            self,
+            Self::Gather | Self::ClassificationLoss | Self::SequenceLoss | Self::Adam
+        )
+    }
+
     /// What waits until nothing of a lower number can run: the more of it stands ready, the fewer launches it takes.
     fn patience(self) -> u8 {
         match self {
             Self::GradientPart(..) | Self::BiasPart(_) => 1,
-            Self::AddParts => 2,
+            Self::AddParts | Self::Descend => 2,
             Self::Sgd | Self::Adam => 3,
             _ => 0,
         }
     }
 }
+
+/// Most minibatches of a recording.
+pub(super) const MOST_MINIBATCHES: usize = 8;
 
 /// A stretch of a region of the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +105,8 @@ pub(super) struct Item {
     words: Vec<u32>,
     reads: Vec<usize>,
     writes: Vec<usize>,
+    /// Which minibatch of a recording it is for, if it looks at that.
+    minibatch: usize,
 }
 
 impl Item {
@@ -102,7 +117,16 @@ impl Item {
             words: vec![word(groups)],
             reads: Vec::new(),
             writes: Vec::new(),
+            minibatch: 0,
         }
+    }
+
+    /// The same for such a minibatch of a recording.
+    pub(super) fn of_minibatch(mut self, minibatch: usize) -> Self {
+        if self.kernel.looks_at_minibatch() {
+            self.minibatch = minibatch;
+        }
+        self
     }
 
     /// The next operand is read.
@@ -138,10 +162,26 @@ impl Item {
         self.words[0] as usize
     }
 
+    /// A sum of parts and a step of descent along it as one kernel.
+    fn descent(sum: &Self, step: &Self) -> Self {
+        let [_, gate, _, weight, _, rate] = step.words[..] else {
+            unreachable!("the words of a step of descent");
+        };
+        let mut both = Self {
+            kernel: Kernel::Descend,
+            ..sum.clone()
+        };
+        both.words.extend([gate, weight, rate]);
+        both.reads.push(step.reads[0]);
+        both.writes.extend(&step.writes);
+        both
+    }
+
     /// What one launch may hold: the same kernel, of about the same number of work-groups, as every item of a launch
-    /// is given as many as the largest has.
-    fn class(&self) -> (Kernel, u32) {
-        (self.kernel, self.groups().max(1).ilog2() / 2)
+    /// is given as many as the largest has, and the same minibatch.
+    fn class(&self) -> (Kernel, u32, usize) {
+        let size = self.groups().max(1).ilog2() / 2;
+        (self.kernel, size, self.minibatch)
     }
 }
 
@@ -159,6 +199,8 @@ pub(super) struct Launch {
     pub(super) items: usize,
     /// Where the first item's words stand.
     pub(super) first_word: usize,
+    /// Which minibatch of a recording they are for, if they look at that.
+    pub(super) minibatch: usize,
     /// The earlier launches of the plan that leave what these items find.
     pub(super) after: Vec<usize>,
 }
@@ -172,6 +214,39 @@ pub(super) struct Plan {
 
 /// Most items of one launch: a device has at least 65,535 work-groups along a dimension.
 const MOST_ITEMS: usize = 32_768;
+
+/// The same work, in which a sum of parts and the step of descent along it are one kernel wherever nobody touches either in
+/// between.
+pub(super) fn with_descents(items: Vec<Item>) -> Vec<Item> {
+    let mut result: Vec<Option<Item>> = Vec::with_capacity(items.len());
+    // Who touched a region last, and who wrote there last.
+    let mut touched: HashMap<usize, usize> = HashMap::new();
+    let mut written: HashMap<usize, usize> = HashMap::new();
+    for (number, item) in items.into_iter().enumerate() {
+        let sum_of = |step: &Item| -> Option<usize> {
+            let gradient = *step.reads.get(1).filter(|_| step.kernel == Kernel::Sgd)?;
+            let at = *touched.get(&gradient)?;
+            let sum = result[at].as_ref()?;
+            let same = sum.kernel == Kernel::AddParts
+                && sum.writes == [gradient]
+                && (sum.words[2], sum.words[4]) == (step.words[2], step.words[4]);
+            let parts_stay = written.get(&sum.reads[0]).is_none_or(|&by| by < at);
+            (same && parts_stay).then_some(at)
+        };
+        let item = match sum_of(&item).and_then(|at| result[at].take()) {
+            Some(sum) => Item::descent(&sum, &item),
+            None => item,
+        };
+        for &region in item.reads.iter().chain(&item.writes) {
+            touched.insert(region, number);
+        }
+        for &region in &item.writes {
+            written.insert(region, number);
+        }
+        result.push(Some(item));
+    }
+    result.into_iter().flatten().collect()
+}
 
 /// Orders items so that each finds what earlier ones left, and no later one has overwritten it.
 pub(super) fn plan(items: &[Item]) -> Plan {
@@ -202,6 +277,7 @@ pub(super) fn plan(items: &[Item]) -> Plan {
                     .unwrap_or(0),
                 items: together.len(),
                 first_word: plan.words.len(),
+                minibatch: class.2,
                 after: earlier,
             });
             for &i in together {
@@ -315,6 +391,62 @@ mod tests {
         let order = order(&items);
         assert_eq!(order.len(), 3);
         assert_eq!(order[2], [1, 1, 9, 1, 2, 10]);
+    }
+
+    #[test]
+    fn minibatches_are_looked_up_apart() {
+        let gather = |to| Item::new(Kernel::Gather, 1).reads(span(0)).writes(span(to));
+        let items = [
+            gather(1),
+            gather(2).of_minibatch(1),
+            copy(1, 3),
+            copy(2, 4).of_minibatch(1),
+        ];
+        let minibatches: Vec<usize> = plan(&items).launches.iter().map(|l| l.minibatch).collect();
+        // Copies do not care.
+        assert_eq!(minibatches, [0, 1, 0]);
+    }
+
+    #[test]
+    fn sums_of_parts_are_descended_along_at_once() {
+        let sum = |parts, out| {
+            let item = Item::new(Kernel::AddParts, 1)
+                .reads(span(parts))
+                .writes(span(out));
+            item.counts([7, 30, 32])
+        };
+        let step = |gate, gradient, weight| {
+            let item = Item::new(Kernel::Sgd, 1)
+                .reads(span(gate))
+                .reads(span(gradient));
+            item.writes(span(weight)).count(30).factor(0.5)
+        };
+        let kernels = |items: &[Item]| -> Vec<Kernel> {
+            with_descents(items.to_vec())
+                .iter()
+                .map(|item| item.kernel)
+                .collect()
+        };
+        let fused = with_descents(vec![sum(1, 2), copy(3, 4), step(5, 2, 6)]);
+        assert_eq!(fused[1].kernel, Kernel::Descend);
+        assert_eq!(fused[1].words, [1, 1, 2, 7, 30, 32, 5, 6, 0.5f32.to_bits()]);
+        assert_eq!(
+            (&fused[1].reads[..], &fused[1].writes[..]),
+            (&[1, 5][..], &[2, 6][..])
+        );
+        let apart = |between: Item| {
+            let items = [sum(1, 2), between, step(5, 2, 6)];
+            assert!(!kernels(&items).contains(&Kernel::Descend));
+        };
+        // Somebody reads the sum, or changes it, or its parts.
+        apart(copy(2, 9));
+        apart(copy(9, 2));
+        apart(copy(9, 1));
+        // Another sum's step.
+        assert_eq!(
+            kernels(&[sum(1, 2), step(5, 3, 6)]),
+            [Kernel::AddParts, Kernel::Sgd]
+        );
     }
 
     #[test]

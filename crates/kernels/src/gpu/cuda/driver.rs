@@ -32,7 +32,7 @@ pub(super) struct Node {
     pub(super) program: Program,
     pub(super) grid: [u32; 3],
     pub(super) arguments: Raw,
-    /// The earlier ones that it waits for.
+    /// The earlier ones that it waits for, ascending; none that it waits for through another one of them.
     pub(super) after: Vec<usize>,
 }
 
@@ -50,6 +50,14 @@ pub(super) trait Driver: Send + Sync + 'static {
     /// Whether warps multiply in groups (Hopper's wgmma).
     fn has_groups(&self) -> bool;
 
+    /// Whether launches of a graph begin before the last one has ended that they wait for.
+    fn begins_early(&self) -> bool {
+        false
+    }
+
+    /// From now on none begins early.
+    fn begin_in_turn(&self) {}
+
     fn allocate(&self, bytes: usize) -> Result<u64, String>;
 
     fn free(&self, address: u64);
@@ -62,9 +70,6 @@ pub(super) trait Driver: Send + Sync + 'static {
 
     /// Copies on the device.
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), String>;
-
-    /// Writes one word.
-    fn fill(&self, to: u64, word: u32) -> Result<(), String>;
 
     fn compile(&self, source: &Source) -> Result<Program, String>;
 

@@ -15,8 +15,8 @@ pub(super) use driver::Allocation;
 pub(super) use nvidia::{cuda_devices, open_cuda};
 pub(super) use shares::{
     BIAS_GROUPS, BLOCK, EIGHT, GRADIENT_GROUPS, MOST_BLOCKS, SAMPLES, STACKED, WARPS, block_of,
-    columns_and_warps, columns_of_a_group, parts_of_stacks, parts_of_wide_gradient, patches,
-    sides_of_a_gradient, sides_of_all_taps, stacks, stages_of_stacks, sums_fit,
+    columns_and_warps, columns_of_a_group, in_company, parts_of_stacks, parts_of_wide_gradient,
+    patches, share_fits, sides_of_a_gradient, sides_of_all_taps, stacks, stages_of_stacks,
     values_added_by_a_group, wide_gradient, wide_product, widened,
 };
 
@@ -26,7 +26,7 @@ use super::failure::GpuFailure;
 use super::launch::{Arguments, extents};
 use super::operands::Operands;
 use super::units::{Parts, Units};
-use super::work::{Kernel, Launch};
+use super::work::{Kernel, Launch, MOST_MINIBATCHES};
 use driver::{Driver, Graph, Node, Program, Raw};
 use programs::{Source, next_step, source, variant};
 use rayon::prelude::*;
@@ -41,10 +41,10 @@ const MOST_VALUES: u64 = u32::MAX as u64;
 struct Cuda<D: Driver> {
     driver: Arc<D>,
     programs: Mutex<HashMap<Source, Program>>,
-    /// The minibatch of the window, where kernels read it.
+    /// The minibatch of the window and those that follow it, where kernels read them.
     step: Arc<Allocation>,
-    /// What stands there.
-    written: Mutex<u32>,
+    /// The first one that stands there.
+    written: Mutex<Option<u32>>,
 }
 
 /// A recorded program as a graph, with what it was captured for.
@@ -61,14 +61,18 @@ fn or_fail<T>(result: Result<T, String>) -> T {
 impl<D: Driver> Cuda<D> {
     fn new(driver: D) -> Self {
         let driver = Arc::new(driver);
-        let step = or_fail(Allocation::new(&driver, size_of::<u32>()));
-        or_fail(driver.write(step.address(), &0u32.to_ne_bytes()));
-        Self {
+        let step = or_fail(Allocation::new(
+            &driver,
+            MOST_MINIBATCHES * size_of::<u32>(),
+        ));
+        let cuda = Self {
             driver,
             programs: Mutex::new(HashMap::new()),
             step: Arc::new(step),
-            written: Mutex::new(0),
-        }
+            written: Mutex::new(None),
+        };
+        or_fail(cuda.set_step(0));
+        cuda
     }
 
     /// Compiles what is not compiled yet.
@@ -97,7 +101,7 @@ impl<D: Driver> Cuda<D> {
                 links,
                 places,
                 table,
-                step: self.step.address(),
+                step: self.step.address() + (launch.minibatch * size_of::<u32>()) as u64,
                 first_word: u32::try_from(launch.first_word)
                     .expect("a table of less than 2^32 words"),
                 variant: variant(launch.kernel),
@@ -107,13 +111,15 @@ impl<D: Driver> Cuda<D> {
         launches.iter().zip(programs).map(node).collect()
     }
 
-    /// The minibatch is where kernels read it.
+    /// The minibatch and those that follow it are where kernels read them.
     fn set_step(&self, step: usize) -> Result<(), String> {
         let step = u32::try_from(step).expect("a window of less than 2^32 steps");
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if *written != step {
-            self.driver.fill(self.step.address(), step)?;
-            *written = step;
+        if *written != Some(step) {
+            let steps: Vec<u32> = (step..).take(MOST_MINIBATCHES).collect();
+            self.driver
+                .write(self.step.address(), bytemuck::cast_slice(&steps))?;
+            *written = Some(step);
         }
         Ok(())
     }
@@ -127,21 +133,46 @@ impl<D: Driver> Cuda<D> {
         let mut programs = self.programs_for(sources.chain([next_step()]).collect())?;
         let next = programs.pop().expect("as many programs as sources");
         let mut nodes = self.nodes(launches, &programs, given);
-        // When all have run, it is the next minibatch's turn.
+        // When all have run, it is the turn of the minibatches that follow.
         nodes.push(Node {
             program: next,
             grid: [1; 3],
             arguments: Raw {
                 step: self.step.address(),
+                first_word: given.minibatches as u32,
+                variant: MOST_MINIBATCHES as u32,
                 ..Raw::default()
             },
             after: (0..launches.len()).collect(),
         });
+        keep_direct(&mut nodes);
         let graph = self.driver.graph(&nodes)?;
         Ok(graph.map(|graph| Captured {
             addresses: addresses(given),
             graph,
         }))
+    }
+}
+
+/// Forgets which nodes a node waits for through another one.
+fn keep_direct(nodes: &mut [Node]) {
+    // Of each node, those that it waits for, directly or not.
+    let mut all: Vec<Vec<bool>> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let mut waits = vec![false; all.len()];
+        let mut direct = Vec::new();
+        for &before in node.after.iter().rev() {
+            if !waits[before] {
+                direct.push(before);
+                waits[before] = true;
+                for (wait, &through) in waits.iter_mut().zip(&all[before]) {
+                    *wait |= through;
+                }
+            }
+        }
+        direct.reverse();
+        node.after = direct;
+        all.push(waits);
     }
 }
 
@@ -160,6 +191,18 @@ impl<D: Driver> Accelerator for Cuda<D> {
             neighbours: self.driver.has_groups(),
             ..Parts::default()
         })
+    }
+
+    fn begins_early(&self) -> bool {
+        self.driver.begins_early()
+    }
+
+    fn begin_in_turn(&self) {
+        self.driver.begin_in_turn();
+    }
+
+    fn descends(&self) -> bool {
+        true
     }
 
     fn empty(&self, values: usize) -> DeviceArray {
@@ -227,7 +270,8 @@ impl<D: Driver> Accelerator for Cuda<D> {
             .and_then(|kept| kept.downcast_ref::<Captured>());
         or_fail(self.set_step(given.step));
         or_fail(captured.expect("captured just now").graph.launch());
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written = Some((given.step + given.minibatches) as u32);
     }
 }
 
@@ -242,5 +286,33 @@ impl GpuBackend {
         let driver = emulated::Emulator::new(compiler, groups)?;
         let name = format!("CUDA's kernels on the CPU, by {}", compiler.display());
         Ok(Self::on(Box::new(Cuda::new(driver)), name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_wait_for_their_direct_predecessors() {
+        let node = |after: &[usize]| Node {
+            program: Program {
+                entry: 0,
+                shared: 0,
+                threads: 1,
+            },
+            grid: [1; 3],
+            arguments: Raw::default(),
+            after: after.to_vec(),
+        };
+        let mut nodes: Vec<Node> = [&[][..], &[0], &[], &[0, 1, 2], &[0, 1], &[0, 1, 2, 3, 4]]
+            .map(node)
+            .into();
+        keep_direct(&mut nodes);
+        let after: Vec<Vec<usize>> = nodes.into_iter().map(|node| node.after).collect();
+        assert_eq!(
+            after,
+            [vec![], vec![0], vec![], vec![1, 2], vec![1], vec![3, 4]]
+        );
     }
 }

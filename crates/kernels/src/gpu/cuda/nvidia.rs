@@ -12,11 +12,14 @@ use cudarc::driver::result::{
 };
 use cudarc::driver::sys;
 use std::ffi::{CString, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// From this compute capability on, the compiler is asked for a chip's own instructions too.
 const OWN_INSTRUCTIONS: i32 = 90;
 /// The compiler's name for chips whose warps multiply in groups.
 pub(super) const HOPPER: &str = "sm_90a";
+/// The first driver whose graphs let kernels begin early (12.3).
+const EARLY: c_int = 12030;
 /// The first compute capability with matrix instructions of bf16.
 const MATRIX_UNITS: i32 = 80;
 
@@ -94,7 +97,8 @@ pub(in super::super) fn open_cuda(index: Option<usize>) -> Result<GpuBackend, Gp
     };
     let driver = Nvidia::open(index).map_err(&failed)?;
     let backend = GpuBackend::on(Box::new(Cuda::new(driver)), title(&devices[index]));
-    backend.trying_neighbours().map_err(failed)
+    let backend = backend.trying_neighbours().map_err(&failed)?;
+    backend.trying_early().map_err(failed)
 }
 
 /// A device, with one stream in which everything happens in order.
@@ -102,6 +106,8 @@ struct Nvidia {
     context: sys::CUcontext,
     stream: sys::CUstream,
     memory: u64,
+    /// Whether kernels of a graph begin before those have ended whose results they read.
+    early: AtomicBool,
     /// The compiler's name for the chip.
     chip: String,
 }
@@ -118,6 +124,14 @@ fn words(error: cudarc::driver::DriverError) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// The driver's version, as it counts.
+fn driver_version() -> c_int {
+    let mut version = 0;
+    // SAFETY: the number is written to a place that lives on. Without an answer it stays 0.
+    let _ = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    version
 }
 
 fn check(result: sys::CUresult) -> Result<(), String> {
@@ -158,6 +172,7 @@ impl Nvidia {
                 context,
                 stream,
                 memory: memory as u64,
+                early: AtomicBool::new(version >= OWN_INSTRUCTIONS && driver_version() >= EARLY),
                 chip: format!("sm_{version}{own}"),
             })
         }
@@ -176,6 +191,14 @@ impl Driver for Nvidia {
 
     fn has_groups(&self) -> bool {
         self.chip == HOPPER
+    }
+
+    fn begins_early(&self) -> bool {
+        self.early.load(Ordering::Relaxed)
+    }
+
+    fn begin_in_turn(&self) {
+        self.early.store(false, Ordering::Relaxed);
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, String> {
@@ -210,12 +233,6 @@ impl Driver for Nvidia {
         self.enter()?;
         // SAFETY: both allocations hold so many bytes.
         unsafe { memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(words)
-    }
-
-    fn fill(&self, to: u64, word: u32) -> Result<(), String> {
-        self.enter()?;
-        // SAFETY: the allocation holds a word.
-        check(unsafe { sys::cuMemsetD32Async(to, word, 1, self.stream) })
     }
 
     fn compile(&self, source: &Source) -> Result<Program, String> {
@@ -274,7 +291,7 @@ impl Driver for Nvidia {
         // it.
         unsafe {
             check(sys::cuGraphCreate(&raw mut graph, 0))?;
-            let executable = add_nodes(graph, nodes).and_then(|()| {
+            let executable = add_nodes(graph, nodes, self.begins_early()).and_then(|()| {
                 let flags = sys::CUgraphInstantiate_flags(0);
                 graph::instantiate(graph, flags).map_err(words)
             });
@@ -288,16 +305,18 @@ impl Driver for Nvidia {
     }
 }
 
-/// Adds launches to a graph.
+/// Adds launches to a graph. Where they begin `early`, a launch begins as soon as the last one that it waits for lets it, and
+/// waits for its end by itself.
 ///
 /// # Safety
 /// The graph is one that the driver made in the current context; launches are as for [`Driver::launch`].
-unsafe fn add_nodes(graph: sys::CUgraph, nodes: &[Node]) -> Result<(), String> {
+unsafe fn add_nodes(graph: sys::CUgraph, nodes: &[Node], early: bool) -> Result<(), String> {
     let mut added: Vec<sys::CUgraphNode> = Vec::with_capacity(nodes.len());
     for node in nodes {
         let mut arguments = node.arguments;
         let mut parameters = [(&raw mut arguments).cast::<c_void>()];
-        let after: Vec<sys::CUgraphNode> = node.after.iter().map(|&n| added[n]).collect();
+        let mut after: Vec<sys::CUgraphNode> = node.after.iter().map(|&n| added[n]).collect();
+        let last = after.pop_if(|_| early);
         let [x, y, z] = node.grid;
         let launch = sys::CUDA_KERNEL_NODE_PARAMS {
             func: node.program.entry as sys::CUfunction,
@@ -326,6 +345,17 @@ unsafe fn add_nodes(graph: sys::CUgraph, nodes: &[Node]) -> Result<(), String> {
             )
         };
         check(add)?;
+        if let Some(last) = last {
+            let edge = sys::CUgraphEdgeData {
+                from_port: sys::CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC as u8,
+                to_port: 0,
+                type_: sys::CUgraphDependencyType::CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC as u8,
+                reserved: [0; 5],
+            };
+            let (from, to, edge) = (&raw const last, &raw const place, &raw const edge);
+            // SAFETY: both nodes are this graph's.
+            check(unsafe { sys::cuGraphAddDependencies_v2(graph, from, to, edge, 1) })?;
+        }
         added.push(place);
     }
     Ok(())

@@ -57,6 +57,8 @@ pub(super) struct Source {
     together: u32,
     /// Columns of the instruction of a group of warps, if it has any use for one.
     group_columns: usize,
+    /// Whether it begins before the kernels whose results it reads have ended, and waits for them by itself.
+    early: bool,
 }
 
 /// Warps that multiply together, on Hopper.
@@ -77,6 +79,7 @@ fn elementwise(function: &str) -> Source {
         warps: WARPS,
         together: 1,
         group_columns: 0,
+        early: false,
     }
 }
 
@@ -120,12 +123,13 @@ impl Source {
             function,
             shared: bytes,
             together,
+            early,
             ..
         } = self;
         let threads = self.threads();
         let entry = self.entry();
         format!(
-            "{device}\n{shared}\nKERNEL({entry}, {SHARED_BYTES}, {bytes}, {threads}, {together}, {function})\n"
+            "{device}\n{shared}\nKERNEL({entry}, {SHARED_BYTES}, {bytes}, {threads}, {together}, {early}, {function})\n"
         )
     }
 
@@ -190,9 +194,11 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
         By::Stacks(_) => unreachable!("only gradients are summed over stacks"),
     };
     let product = match tile.units.by() {
-        By::Panels(Panels { channels, .. }) => {
+        By::Panels(Panels {
+            channels, eights, ..
+        }) => {
             let rows = tile.rows;
-            format!("{kind}<{channels}, {columns}, {rows}, {warps}, {precision}>")
+            format!("{kind}<{channels}, {columns}, {rows}, {warps}, {eights}, {precision}>")
         }
         By::Pieces | By::Groups(_) | By::Patches(_) | By::Stacks(_) => {
             format!("{kind}<{columns}, {precision}, {way}>")
@@ -214,6 +220,8 @@ fn product(name: &str, tile: Tile, direction: Direction, activation: Option<Acti
             _ => 3,
         },
         group_columns: 0,
+        // Steps of a sequence wait at their beginning.
+        early: matches!(name, "product" | "forward_panel" | "feedback_panel"),
     }
 }
 
@@ -281,6 +289,7 @@ fn of_blocks(
         warps: WARPS_OF_A_GROUP * groups,
         together: together as u32,
         group_columns: columns,
+        early: true,
     }
 }
 
@@ -320,6 +329,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     warps: WARPS,
                     together: 1,
                     group_columns: 0,
+                    early: true,
                 };
             }
             if let By::Groups(Wide {
@@ -336,6 +346,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     warps: WARPS_OF_A_GROUP * groups,
                     together: together as u32,
                     group_columns: outputs,
+                    early: true,
                 };
             }
             if let By::Stacks(Stacks {
@@ -345,11 +356,12 @@ pub(super) fn source(kernel: Kernel) -> Source {
                 stages,
                 blocks,
                 taps,
+                slots,
             }) = tile.units.by()
             {
                 let batch = tile.panel[0];
                 let sum = format!(
-                    "PatchGradient<{groups}, {deep}, {inputs}, {outputs}, {batch}, {halves}, {stages}, {blocks}, {taps}, {precision}>"
+                    "PatchGradient<{groups}, {deep}, {inputs}, {outputs}, {batch}, {halves}, {stages}, {blocks}, {taps}, {slots}, {precision}>"
                 );
                 return Source {
                     function: format!("gradient_of_stacks<{halves}, {sum}>"),
@@ -357,6 +369,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     warps: WARPS_OF_A_GROUP * groups,
                     together: 1,
                     group_columns: STACKED,
+                    early: true,
                 };
             }
             let cut = tile.units.cuts();
@@ -371,6 +384,7 @@ pub(super) fn source(kernel: Kernel) -> Source {
                     _ => 3,
                 },
                 group_columns: 0,
+                early: true,
             }
         }
         Kernel::Normalise(arrival) => {
@@ -392,7 +406,8 @@ pub(super) fn source(kernel: Kernel) -> Source {
         Kernel::ClassificationLoss => elementwise("classification_loss"),
         Kernel::SequenceLoss => elementwise("sequence_loss"),
         Kernel::BiasPart(_) => elementwise("bias_part"),
-        Kernel::AddParts => elementwise("add_parts"),
+        Kernel::AddParts => elementwise("add_parts<false>"),
+        Kernel::Descend => elementwise("add_parts<true>"),
         Kernel::Sgd => elementwise("sgd"),
         Kernel::Adam => elementwise("adam"),
     }

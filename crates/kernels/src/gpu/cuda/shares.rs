@@ -43,22 +43,22 @@ pub(in crate::gpu) fn columns_of_a_group(panels: usize, columns: usize, exact: b
 }
 
 /// Channels of the blocks in which panels of so many lie: of few, where `neighbours` are made together.
-pub(in crate::gpu) fn block_of(
-    operands: Operands,
-    channels: usize,
-    neighbours: bool,
-) -> Option<usize> {
-    match (channels, operands) {
-        (8 | 16 | 32, _) | (BLOCK, Operands::Bf16) if neighbours => Some(EIGHT),
+pub(in crate::gpu) fn block_of(channels: usize, neighbours: bool) -> Option<usize> {
+    match channels {
+        8 | 16 | 32 if neighbours => Some(EIGHT),
         _ => channels.is_multiple_of(BLOCK).then_some(BLOCK),
     }
 }
 
 /// The next number of channels of panels that lie in blocks of eight.
-pub(in crate::gpu) fn widened(operands: Operands, channels: usize) -> Option<usize> {
-    let in_eights = |wide: &usize| block_of(operands, *wide, true) == Some(EIGHT);
-    let mut sizes = [8, 16, 32, BLOCK].into_iter().filter(in_eights);
-    sizes.find(|&wide| wide >= channels)
+pub(in crate::gpu) fn widened(channels: usize) -> Option<usize> {
+    [8, 16, 32].into_iter().find(|&wide| wide >= channels)
+}
+
+/// Whether panels of so many columns that lie in blocks of eight channels are made together: of fewer, a warp makes one in
+/// less time.
+pub(in crate::gpu) fn in_company(columns: usize) -> bool {
+    columns == 32
 }
 
 /// The work-groups of a product of so many panels, of so many rows, channels of the sources and columns, that makes
@@ -76,9 +76,15 @@ pub(in crate::gpu) fn patches(
     const ARRIVAL: usize = 8;
     /// Work-groups below which a patch is made smaller.
     const ENOUGH: usize = 120;
-    /// Terms that are to be multiplied by in one chunk, and most sources at a time: a warp's threads fetch them at once.
-    const MOST_TERMS: usize = 32;
+    /// Terms that a stack is multiplied by in one chunk at least, and how many times as many where groups of warps have company
+    /// and where they are alone: every chunk is waited for.
+    const LEAST_TERMS: usize = 32;
+    const IN_COMPANY: [usize; 2] = [2, 1];
+    const ALONE: [usize; 3] = [4, 2, 1];
+    /// Most sources at a time: a warp's threads fetch them at once.
     const MOST_SOURCES: usize = 32;
+    /// Fewest of them that bring the next ones in time.
+    const FEW_SOURCES: usize = 10;
     /// Bytes of a multiprocessor's shared memory, those that each work-group there takes beside its own, and those that count
     /// the arrivals of a group's tiles of z.
     const OF_A_MULTIPROCESSOR: usize = 228 << 10;
@@ -88,7 +94,7 @@ pub(in crate::gpu) fn patches(
     let rows = rows.next_multiple_of(SAMPLES);
     let ribbon = taps * columns;
     let stacks = panels.div_ceil(STACKED / columns);
-    let sources = (MOST_TERMS / channels).max(1);
+    let least = (LEAST_TERMS / channels).max(1);
     // As `PatchProduct` in `source/patch.cuh` lays them out.
     let stages = |groups: usize, together: usize| {
         let weights = parts * channels.max(TERMS) * ribbon;
@@ -99,26 +105,27 @@ pub(in crate::gpu) fn patches(
         let room = (OF_A_MULTIPROCESSOR / together).saturating_sub(taken);
         (room / stage).min(MOST_SOURCES)
     };
-    let patch = |groups, together| Patch {
+    let patch = |groups, together, times: usize| Patch {
         groups,
         channels,
         ribbon,
         stages: stages(groups, together),
-        sources,
+        sources: times * least,
         lands,
         together,
     };
     let large = [4, 2]
         .into_iter()
-        .filter(|groups| stacks / groups >= ENOUGH);
-    let together = (1..=4).rev().map(|together| patch(1, together));
-    let there_are = |least: usize| move |patch: &Patch| patch.stages >= least;
+        .filter(|groups| stacks / groups >= ENOUGH)
+        .flat_map(|groups| IN_COMPANY.map(|times| patch(groups, 1, times)))
+        .filter(|patch| patch.stages >= (2 * patch.sources).max(4 * least));
     // Where several share a multiprocessor, one fetches while another multiplies.
-    let large = large
-        .map(|groups| patch(groups, 1))
-        .filter(there_are(4 * sources));
-    let small = together.filter(there_are((4 * sources).max(10)));
-    let smallest = Some(patch(1, 1)).filter(there_are(2 * sources));
+    let most_together = stacks.div_ceil(MULTIPROCESSORS).clamp(1, 4);
+    let small = (1..=most_together)
+        .rev()
+        .flat_map(|together| ALONE.map(|times| patch(1, together, times)))
+        .filter(|patch| patch.stages >= (2 * patch.sources).max(FEW_SOURCES));
+    let smallest = Some(patch(1, 1, 1)).filter(|patch| patch.stages >= 2 * least);
     large.chain(small).chain(smallest).collect()
 }
 
@@ -213,6 +220,10 @@ pub(in crate::gpu) fn parts_of_wide_gradient(
         .unwrap_or(1)
 }
 
+/// Bytes of shared memory of a work-group of a gradient over stacks: what its share is, and stages or sums.
+const ROOM_OF_A_SHARE: usize = 2816;
+const ROOM_OF_STACKS: usize = (227 << 10) - ROOM_OF_A_SHARE;
+
 /// Most blocks of sources of a work-group of a gradient over stacks: there are registers for their sums.
 pub(in crate::gpu) const MOST_BLOCKS: usize = 9;
 
@@ -226,18 +237,18 @@ pub(in crate::gpu) fn stages_of_stacks(rows: usize, operands: Operands) -> [usiz
     let halves = parts.min(rows);
     let samples = rows.div_ceil(halves).next_multiple_of(TERMS);
     let stage = parts * size_of::<u16>() * STACKED * samples + ARRIVAL;
-    [halves, ROOM_OF_STAGES / stage]
+    [halves, ROOM_OF_STACKS / stage]
 }
 
-/// Whether a share's sums of all taps, so many values, have room in shared memory.
-pub(in crate::gpu) fn sums_fit(values: usize) -> bool {
-    values * size_of::<f32>() <= ROOM_OF_STAGES
+/// Whether a share of so many words, and its sums, so many values, have room in shared memory.
+pub(in crate::gpu) fn share_fits(words: usize, values: usize) -> bool {
+    words * size_of::<u32>() <= ROOM_OF_A_SHARE && values * size_of::<f32>() <= ROOM_OF_STACKS
 }
 
-/// The work-groups of a gradient over stacks, of shares of so many blocks and taps.
+/// The work-groups of a gradient over stacks, of shares of so many blocks, taps and slots.
 pub(in crate::gpu) fn stacks(
     rows: usize,
-    [blocks, taps]: [usize; 2],
+    [blocks, taps, slots]: [usize; 3],
     operands: Operands,
 ) -> Stacks {
     let [groups, deep] = match blocks {
@@ -254,27 +265,17 @@ pub(in crate::gpu) fn stacks(
         stages,
         blocks,
         taps,
+        slots,
     }
 }
 
-/// Walks that the stacks of such a gradient are cut into: those whose last work-groups are done first, if those of another
-/// layer run beside them.
-pub(in crate::gpu) fn parts_of_stacks(
-    stacks: usize,
-    [halves, shares]: [usize; 2],
-    values: usize,
-) -> usize {
-    /// Stacks in whose time a work-group begins and ends, and values of parts in which they are added.
-    const START: f64 = 3.0;
-    const VALUES_ADDED: f64 = 6e5;
-    let long = |parts: usize| {
-        let rounds = (2 * shares * halves * parts).div_ceil(MULTIPROCESSORS);
-        let of_a_part = stacks as f64 / (parts * halves) as f64;
-        rounds as f64 * (of_a_part + START) + (parts * halves * values) as f64 / VALUES_ADDED
-    };
-    (1..=stacks.clamp(1, MULTIPROCESSORS))
-        .min_by(|&a, &b| long(a).total_cmp(&long(b)))
-        .unwrap_or(1)
+/// Walks that so many stacks of such a gradient, of so many blocks each, are cut into: long ones, since a work-group takes some
+/// 12 µs to begin and to end, in which it could multiply seven stacks of six blocks (on an H200). Those of all layers of a
+/// network of 32 channels have room on a large GPU at once.
+pub(in crate::gpu) fn parts_of_stacks(stacks: usize, blocks: usize) -> usize {
+    /// Deltas and blocks of a walk.
+    const LONG: usize = 84;
+    (stacks * (1 + blocks)).div_ceil(LONG)
 }
 
 /// Columns of a panel that a warp makes, and warps of a work-group, if products of so many channels and columns are made by

@@ -166,9 +166,12 @@ template <int Left> DEVICE void wait_for_copies() {
     fiber.copies.erase(fiber.copies.begin(), copy);
 }
 
+/// Kernels run one after the other here.
+DEVICE void wait_for_earlier() {}
+
 // KERNEL(name, name of a constant and its bytes of shared memory, threads per block, blocks per multiprocessor, body): a
 // C function that runs `body`, a void (Arguments), for all threads of a grid. The body may contain commas.
-#define KERNEL(name, bytes_name, bytes, threads, blocks, ...)                                                 \
+#define KERNEL(name, bytes_name, bytes, threads, blocks, early, ...)                                          \
     extern "C" __attribute__((visibility("default"))) const u32 bytes_name = bytes;                           \
     extern "C" __attribute__((visibility("default"))) void name(Arguments arguments, u32 grid_x, u32 grid_y,  \
                                                                 u32 grid_z, u32 shared_bytes) {               \

@@ -83,10 +83,6 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    fn fill(&self, to: u64, word: u32) -> Result<(), String> {
-        self.write(to, &word.to_ne_bytes())
-    }
-
     fn compile(&self, source: &Source) -> Result<Program, String> {
         let known = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |(compiler, text, ..): &&(PathBuf, Source, Program, libloading::Library)| {

@@ -18,13 +18,22 @@ constexpr u32 ROOM = 99;
 constexpr bool ROOMY = ROOM > 99;
 
 /// Makes a kernel of a function, with a constant that says how many bytes of shared memory it needs, for work-groups of
-/// so many threads of which so many are to share a multiprocessor.
-#define KERNEL(name, bytes_name, bytes, threads, groups, ...)                                                         \
+/// so many threads of which so many are to share a multiprocessor. One that begins early waits by itself for those before it.
+#define KERNEL(name, bytes_name, bytes, threads, groups, early, ...)                                                  \
     extern "C" __constant__ u32 bytes_name = bytes;                                                                   \
     static_assert(bytes <= ROOM * 1024, "a work-group needs more shared memory than it may have");                    \
     extern "C" __global__ void __launch_bounds__(threads, groups) name(const __grid_constant__ Arguments arguments) { \
+        if (!early) wait_for_earlier();                                                                               \
         __VA_ARGS__(arguments);                                                                                       \
     }
+
+/// Waits for the kernels that a graph has before this one, whose results it reads; from then on those behind it may begin.
+DEVICE void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 DEVICE u32 thread() { return threadIdx.x; }
 DEVICE u32 block_x() { return blockIdx.x; }

@@ -33,6 +33,7 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_part(const Ar
     u32 first = tap_start + (u32)(count * number / parts);
     part.links = tap_start + (u32)(count * (number + 1) / parts) - first;
     part.pairs = starts + taps + 1 + 2 * first;
+    wait_for_earlier();
     part.accumulate();
     u64 matrix = (u64)(number * taps + tap) * part.rows * part.outputs;
     part.write(given.heap + words[4] + matrix, as_float(words[10]));
@@ -80,10 +81,10 @@ DEVICE void bias_part(const Arguments &given) {
 /// Parts that a thread reads at once.
 constexpr u32 READ_AT_ONCE = 8;
 
-/// Words of a sum of parts: groups, parts, out, number of parts, values of one, values that a work-group adds.
-/// `out[i] = Σ_part parts[part, i]`.
-DEVICE void add_parts(const Arguments &given) {
-    const u32 *words = item(given, 6);
+/// Words of a sum of parts: groups, parts, out, number of parts, values of one, values that a work-group adds; where it
+/// `Descends`, gate, weight, rate. `out[i] = Σ_part parts[part, i]`, and `weight −= rate · out` if the gate's value is not 0.
+template <bool Descends> DEVICE void add_parts(const Arguments &given) {
+    const u32 *words = item(given, Descends ? 9 : 6);
     if (group() >= words[0]) return;
     u32 len = words[4], count = words[3], width = words[5];
     u32 column = thread() % width, row = thread() / width, rows = THREADS / width;
@@ -108,4 +109,5 @@ DEVICE void add_parts(const Arguments &given) {
     sum = 0.0f;
     for (u32 r = 0; r < rows; r++) sum += shared[r * width + column];
     given.heap[words[2] + at] = sum;
+    if (Descends && given.heap[words[6]] != 0.0f) given.heap[words[7] + at] -= as_float(words[8]) * sum;
 }

@@ -9,6 +9,7 @@ template <class Product> DEVICE void product(const Arguments &given) {
     if (group() >= words[0]) return;
     Product product;
     if (!product.start(given, words + 1)) return;
+    wait_for_earlier();
     product.accumulate();
     float *out = given.heap + words[1 + WALK_WORDS];
     const float *bias = given.heap + words[2 + WALK_WORDS];
@@ -37,6 +38,7 @@ template <class Product, Activation A> DEVICE void forward_panel(const Arguments
     if (group() >= words[0]) return;
     Product product;
     if (!product.start(given, words + 1)) return;
+    wait_for_earlier();
     product.accumulate();
     words += 1 + WALK_WORDS;
     float *z = given.heap + words[0];
@@ -201,6 +203,7 @@ template <class Product, Activation A> DEVICE void feedback_panel(const Argument
     if (group() >= words[0]) return;
     Product product;
     if (!product.start(given, words + 1)) return;
+    wait_for_earlier();
     product.accumulate();
     words += 1 + WALK_WORDS;
     const float *path_z = given.heap + words[0];

@@ -43,6 +43,7 @@ template <u32 Groups, u32 Channels, u32 Columns, u32 Ribbon, u32 Rows, u32 Stage
 struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     using Base = ChannelSums<1, 1, Rows, P>;
     using Base::walk, Base::sums, Base::own_group, Base::own_warp, Base::values_out, Base::PARTS_OUT;
+    static_assert(Stages <= LANES, "each thread of a warp fetches one source at a time");
     static constexpr u32 THREADS = Groups * GROUP_THREADS;
     static constexpr u32 PANELS_OF_A_STACK = STACKED / Columns;
     /// Terms of a source: those of eight channels are multiplied twice, the second time by zeros.
@@ -69,6 +70,8 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     /// Sources of the patch, how many there are, and how many have been fetched.
     const u32 *source_list;
     u32 sources, fetched;
+    /// The source that a thread fetches next, if it does.
+    u32 next_source;
     /// Of the next chunk: what this group multiplies, and up to which source is fetched meanwhile.
     u32 entries[Sources], limit;
     const u32 *chunk_list;
@@ -94,7 +97,14 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
         chunk_list = source_list + sources;
         fetched = 0;
         if (chunks > 0) read_chunk();
+        read_source();
         clear_sums(sums);
+    }
+
+    /// Reads which source this thread fetches next: each of the first warp one of those that follow each other.
+    METHOD void read_source() {
+        u32 number = fetched + thread();
+        if (thread() < LANES && number < sources) next_source = source_list[number];
     }
 
     /// Reads what the next chunk is.
@@ -108,18 +118,18 @@ struct PatchProduct : ChannelSums<1, 1, Rows, P> {
     /// Starts the copies of sources up to the `last`, the ribbon with the first one: the first warp's threads take turns.
     METHOD void fetch(u32 last) {
         u32 bytes = walk.batch * Channels * 2;
-        if (thread() < LANES)
-            for (u32 number = fetched + thread(); number < last; number += LANES) {
-                u64 *arrival = arrival_of(number);
-                expect_bytes(arrival, PARTS<P> * bytes + (number == 0 ? ALL_LEFT * 2 : 0));
-                if (number == 0) copy_stretch(ribbon(), walk.weight, ALL_LEFT * 2, arrival);
-                const u16 *from =
-                    reinterpret_cast<const u16 *>(walk.input) + (u64)source_list[number] * walk.batch * Channels;
+        u32 number = fetched + thread();
+        if (thread() < LANES && number < last) {
+            u64 *arrival = arrival_of(number);
+            expect_bytes(arrival, PARTS<P> * bytes + (number == 0 ? ALL_LEFT * 2 : 0));
+            if (number == 0) copy_stretch(ribbon(), walk.weight, ALL_LEFT * 2, arrival);
+            const u16 *from = reinterpret_cast<const u16 *>(walk.input) + (u64)next_source * walk.batch * Channels;
 #pragma unroll
-                for (u32 part = 0; part < PARTS<P>; part++)
-                    copy_stretch(stage_at(number) + part * RIGHT, from + part * (u64)walk.values, bytes, arrival);
-            }
+            for (u32 part = 0; part < PARTS<P>; part++)
+                copy_stretch(stage_at(number) + part * RIGHT, from + part * (u64)walk.values, bytes, arrival);
+        }
         fetched = last;
+        read_source();
     }
 
     METHOD void wait_for_chunk() const {

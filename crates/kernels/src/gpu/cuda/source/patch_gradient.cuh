@@ -8,8 +8,8 @@
 // common.
 
 /// The sums of a share: by some groups of warps, `Deep` blocks of sources each, over all of a panel's samples or half of them.
-/// `Blocks` and `Taps` are the most of a share; `Stages` items, blocks or deltas, are in shared memory at a time.
-template <u32 Groups, u32 Deep, u32 Inputs, u32 Outputs, u32 Batch, u32 Halves, u32 Stages, u32 Blocks, u32 Taps, Precision P>
+/// `Blocks`, `Taps` and `Slots` are the most of a share; `Stages` items, blocks or deltas, are in shared memory at a time.
+template <u32 Groups, u32 Deep, u32 Inputs, u32 Outputs, u32 Batch, u32 Halves, u32 Stages, u32 Blocks, u32 Taps, u32 Slots, Precision P>
 struct PatchGradient {
     static constexpr u32 THREADS = Groups * GROUP_THREADS;
     static constexpr u32 PANELS = STACKED / Outputs, SOURCES = STACKED / Inputs;
@@ -20,18 +20,20 @@ struct PatchGradient {
     /// Values of eight channels of a block, of a part of it, and of a stage.
     static constexpr u32 EIGHT_LONG = SAMPLES * EIGHT, PART = EIGHTHS * EIGHT_LONG, STAGE = PARTS<P> * PART;
     static constexpr u32 ARRIVALS_AT = Stages * STAGE * 2, STAGED = ARRIVALS_AT + Stages * 8;
-    static constexpr u32 SUMMED = Taps * Inputs * Outputs * 4;
-    static constexpr u32 SHARED = STAGED > SUMMED ? STAGED : SUMMED;
-    /// Words of a share (`WalkList`): taps, how often one stands there at most, the taps, and for each source of a block and
-    /// panel the number of its tap and how often that stood before. Words of an item, and of a chunk.
-    static constexpr u32 SHARE_WORDS = 2 + Taps + 2 * Blocks * SOURCES * PANELS;
-    static constexpr u32 ITEM_WORDS = 1 + EIGHTHS, CHUNK_WORDS = 2 + Blocks;
+    /// In the end the slots of sums lie in place of stages, and behind either what the share is.
+    static constexpr u32 SUMMED = Slots * Inputs * Outputs * 4;
+    static constexpr u32 SHARE_AT = STAGED > SUMMED ? STAGED : SUMMED;
+    /// Words of a share (`WalkList`): taps, the taps, the first slot of each and their number, and the slot of each source of a
+    /// block and panel. Words that say where a record begins, of an item, and of a chunk.
+    static constexpr u32 TAPS_AT = 1, FIRST_SLOTS_AT = TAPS_AT + Taps, SLOTS_AT = FIRST_SLOTS_AT + Taps + 1;
+    static constexpr u32 SHARE_WORDS = SLOTS_AT + Blocks * SOURCES * PANELS;
+    static constexpr u32 START_WORDS = 3, ITEM_WORDS = 1 + EIGHTHS, CHUNK_WORDS = 2 + Blocks;
+    static constexpr u32 SHARED = SHARE_AT + SHARE_WORDS * 4;
     /// Items whose panels are known ahead.
     static constexpr u32 AHEAD = 4;
 
     const float *input, *delta;
     u64 input_values, delta_values;
-    const u32 *share;
     const u16 *zeros;
     /// The first sample, and how many.
     u32 first_sample, samples;
@@ -49,6 +51,7 @@ struct PatchGradient {
     static METHOD u64 *arrival_of(u32 number) {
         return reinterpret_cast<u64 *>(shared_memory() + ARRIVALS_AT) + number % Stages;
     }
+    static METHOD u32 *share() { return reinterpret_cast<u32 *>(shared_memory() + SHARE_AT); }
     static METHOD u32 own_group() { return thread() / GROUP_THREADS; }
 
     /// Reads what the items from the `first` on are: beyond the last one, the first one's.
@@ -125,17 +128,16 @@ struct PatchGradient {
         for (u32 d = 0; d < Deep; d++) wait_for(blocks[d]);
     }
 
-    /// Sums over the stacks of a part, of half of the samples or all, of a share's blocks.
-    METHOD void accumulate(const u32 *list, u32 number, u32 part, u32 half) {
-        u32 shares = list[0], parts = list[1];
-        zeros = reinterpret_cast<const u16 *>(list + list[2]);
-        share = list + 3 + number * SHARE_WORDS;
-        const u32 *starts = list + 3 + shares * SHARE_WORDS;
-        const u32 *record = list + starts[number * parts + part];
-        items = record[0];
-        chunks = record[1];
-        item_list = record + 2;
+    /// Sums over the stacks of a part, of half of the samples or all, of a share's blocks, of so many shares and parts.
+    METHOD void accumulate(const u32 *list, u32 number, u32 shares, u32 part, u32 parts, u32 half) {
+        const u32 *of_share = list + 1 + number * SHARE_WORDS;
+        const u32 *start = list + 1 + shares * SHARE_WORDS + (number * parts + part) * START_WORDS;
+        zeros = reinterpret_cast<const u16 *>(list + list[0]);
+        item_list = list + start[0];
+        items = start[1];
+        chunks = start[2];
         chunk_list = item_list + items * ITEM_WORDS;
+        for (u32 at = thread(); at < SHARE_WORDS; at += THREADS) share()[at] = of_share[at];
         first_sample = half * HALF;
         samples = smaller(HALF, Batch - first_sample);
         fetched = 0;
@@ -151,41 +153,50 @@ struct PatchGradient {
         publish_arrivals();
         publish_copies();
         barrier();
+        wait_for_earlier();
         fetch(smaller(Stages, items));
         multiply_planned(*this);
     }
 
-    /// Adds the sums of each tap, in order, and writes `scale ·` them to `[tap, input, output]`, of whose inputs `rows` are
-    /// there.
+    /// Where a sum lies in a slot: rows are shuffled, so that threads that hold the same columns of several write apart.
+    static METHOD u32 place_in_slot(u32 row, u32 column) {
+        constexpr u32 BANKS = 32, WIDE = Outputs < BANKS ? Outputs : BANKS;
+        return row * Outputs + (column ^ row * WIDE / BANKS % (WIDE / COLUMNS) * COLUMNS);
+    }
+
+    /// Adds the slots of each tap, in order, and writes `scale ·` their sums to `[tap, input, output]`, of whose inputs `rows`
+    /// are there.
     METHOD void write(float *out, float scale, u32 rows) {
         float *summed = reinterpret_cast<float *>(shared_memory());
-        const u32 *taps = share + 2, *places = taps + Taps;
-        u32 count = share[0] * Inputs * Outputs;
-        for (u32 at = thread(); at < count; at += THREADS) summed[at] = 0.0f;
-        for (u32 time = 0; time < share[1]; time++) {
-            barrier();
 #pragma unroll
-            for (u32 d = 0; d < Deep; d++)
+        for (u32 d = 0; d < Deep; d++)
 #pragma unroll
-                for (u32 half = 0; half < 2; half++) {
-                    u32 row = (own_group() * Deep + d) * STACKED + thread() / LANES % 4 * ROWS + half * 8 + thread() % LANES / 4;
-                    u32 source = row / Inputs;
-                    if (source >= Blocks * SOURCES) continue;
+            for (u32 half = 0; half < 2; half++) {
+                u32 row = (own_group() * Deep + d) * STACKED + thread() / LANES % 4 * ROWS + half * 8 + thread() % LANES / 4;
+                u32 source = row / Inputs;
+                if (source >= Blocks * SOURCES) continue;
 #pragma unroll
-                    for (u32 j = 0; j < PIECES; j++) {
-                        const u32 *place = places + 2 * (source * PANELS + j * COLUMNS / Outputs);
-                        if (place[0] == NONE || place[1] != time) continue;
-                        float *to = summed + (place[0] * Inputs + row % Inputs) * Outputs;
+                for (u32 panel = 0; panel < PANELS; panel++) {
+                    u32 slot = share()[SLOTS_AT + source * PANELS + panel];
+                    if (slot == NONE) continue;
 #pragma unroll
-                        for (u32 e = 0; e < 2; e++)
-                            to[(j * COLUMNS + thread() % 4 * 2 + e) % Outputs] += sums[d][j][2 * half + e];
+                    for (u32 piece = 0; piece < Outputs / COLUMNS; piece++) {
+                        const float *from = sums[d][panel * (Outputs / COLUMNS) + piece] + 2 * half;
+                        u32 place = place_in_slot(row % Inputs, piece * COLUMNS + thread() % 4 * 2);
+                        *reinterpret_cast<Words<2> *>(summed + slot * (Inputs * Outputs) + place) = {as_bits(from[0]), as_bits(from[1])};
                     }
                 }
-        }
+            }
         barrier();
+        u32 count = share()[0] * Inputs * Outputs;
         for (u32 at = thread(); at < count; at += THREADS) {
-            u32 input = at / Outputs % Inputs, tap = taps[at / (Inputs * Outputs)];
-            if (input < rows) out[((u64)tap * rows + input) * Outputs + at % Outputs] = scale * summed[at];
+            u32 tap = at / (Inputs * Outputs), input = at / Outputs % Inputs, column = at % Outputs;
+            if (input >= rows) continue;
+            u32 first = share()[FIRST_SLOTS_AT + tap], last = share()[FIRST_SLOTS_AT + tap + 1];
+            float sum = 0.0f;
+            for (u32 slot = first; slot < last; slot++)
+                sum += summed[slot * (Inputs * Outputs) + place_in_slot(input, column)];
+            out[((u64)share()[TAPS_AT + tap] * rows + input) * Outputs + column] = scale * sum;
         }
     }
 };
@@ -194,14 +205,14 @@ struct PatchGradient {
 template <u32 Halves, class Sum> DEVICE void gradient_of_stacks(const Arguments &given) {
     const u32 *words = item(given, GRADIENT_WORDS);
     if (group() >= words[0]) return;
-    const u32 *list = given.links + words[3];
-    u32 outputs = words[7], taps = words[8], rows = words[13];
-    u32 shares = list[0], number = group() / shares;
+    u32 outputs = words[7], taps = words[8], parts = words[9], rows = words[13];
+    u32 shares = words[0] / parts, number = group() / shares;
     Sum sum;
     sum.input = given.heap + words[1];
     sum.delta = given.heap + words[2];
     sum.input_values = words[11];
     sum.delta_values = words[12];
-    sum.accumulate(list, group() % shares, number / Halves, number % Halves);
+    const u32 *list = given.links + words[3];
+    sum.accumulate(list, group() % shares, shares, number / Halves, parts / Halves, number % Halves);
     sum.write(given.heap + words[4] + (u64)number * taps * rows * outputs, as_float(words[10]), rows);
 }

@@ -7,8 +7,9 @@ enum class Direction { Forward, Backward };
 constexpr u32 MOST_ROWS = 128;
 
 /// The sums of a work-group, `MOST_ROWS` × `Columns`, and how its warps share them; or, with `Alone`, those of a warp,
-/// so many pieces of rows, which are all of a panel's; a work-group then has so many warps.
-template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS> struct Sums {
+/// so many pieces of rows, which are all of a panel's; a work-group then has so many warps, and panels lie in blocks of eight
+/// channels if they lie in `Eights`.
+template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS, bool Eights = false> struct Sums {
     static constexpr u32 PARTS_OUT = P == Precision::Bf16 ? 1 : 2;
     static constexpr u32 WARPS_ACROSS = Alone ? 1 : Columns >= 128 ? 4 : Columns >= 32 ? 2 : 1;
     static constexpr u32 WARPS_DOWN = Alone ? 1 : WARPS / WARPS_ACROSS;
@@ -91,11 +92,12 @@ template <u32 Columns, Precision P, u32 Alone = 0, u32 Warps = WARPS> struct Sum
         if (column(j) + 1 < walk.columns) to[place + 1] = second;
     }
 
-    /// Whether what is cut lies in blocks: never what warps make alone.
-    static METHOD bool in_blocks(u32 variant) { return !Alone && (variant & IN_BLOCKS); }
+    /// Whether what is cut lies in blocks.
+    static METHOD bool in_blocks(u32 variant) { return Alone ? Eights : variant & IN_BLOCKS; }
 
     /// Where the first of two sums lies in an array in blocks.
     METHOD u64 index_in_blocks(u32 i, u32 half, u32 j, u32 variant) const {
+        if (Alone) variant = IN_BLOCKS | IN_EIGHTS;
         return place_in_blocks(at.location, row(i, half), column(j), walk.batch, walk.columns, variant);
     }
 

@@ -9,10 +9,10 @@ template <u32 Count> DEVICE Words<Count> read_words(const u16 *from) {
 }
 
 /// The product of a panel by a warp, of so many in a work-group: `Columns` columns of `Rows` × 16 rows, of sources of
-/// `Channels` channels, both of them cut; weights as fragments.
-template <u32 Channels, u32 Columns, u32 Rows, u32 Warps, Precision P>
-struct WarpProduct : Sums<Columns, P, Rows, Warps> {
-    using Base = Sums<Columns, P, Rows, Warps>;
+/// `Channels` channels, both of them cut, and in blocks of eight channels if they lie in `Eights`; weights as fragments.
+template <u32 Channels, u32 Columns, u32 Rows, u32 Warps, bool Eights, Precision P>
+struct WarpProduct : Sums<Columns, P, Rows, Warps, Eights> {
+    using Base = Sums<Columns, P, Rows, Warps, Eights>;
     using Base::walk, Base::at, Base::sums, Base::links, Base::pairs, Base::DOWN, Base::ACROSS;
     static constexpr u32 THREADS = Warps * LANES;
     static constexpr u32 SHARED = 16;
@@ -20,6 +20,8 @@ struct WarpProduct : Sums<Columns, P, Rows, Warps> {
     /// Links whose terms fill an instruction.
     static constexpr u32 LINKS = SHARE < 2 ? 2 : 1;
     static constexpr u32 TERMS = LINKS * SHARE;
+    /// Values from row to row of a source.
+    static constexpr u32 ROW_LONG = Eights ? EIGHT : Channels;
 
     /// A piece of 16 rows: of each part, a thread's words of its upper and of its lower row.
     struct Piece {
@@ -44,8 +46,10 @@ struct WarpProduct : Sums<Columns, P, Rows, Warps> {
             // Beyond the last link, the last one is read again.
             const u32 *pair = pairs + 2 * (step.there[n] ? link + n : links - 1);
             step.tap[n] = pair[0];
+            u32 channel = thread() % 4 * (2 * SHARE);
+            u32 first = Eights ? channel / EIGHT * walk.batch * EIGHT + channel % EIGHT : channel;
             step.source[n] = reinterpret_cast<const u16 *>(walk.input) + (u64)pair[1] * walk.batch * Channels +
-                             (thread() % LANES / 4 * Channels + thread() % 4 * (2 * SHARE));
+                             (thread() % LANES / 4 * ROW_LONG + first);
         }
         return step;
     }
@@ -60,7 +64,7 @@ struct WarpProduct : Sums<Columns, P, Rows, Warps> {
                     // Rows beyond the panel's stand in the last piece only: there, its last one is read.
                     u32 row = i * ROWS + half * 8;
                     if (i + 1 == DOWN) row = smaller(row, lower_row);
-                    piece.word[part][n][half] = read_words<SHARE>(step.source[n] + part * walk.values + row * Channels);
+                    piece.word[part][n][half] = read_words<SHARE>(step.source[n] + part * walk.values + row * ROW_LONG);
                 }
     }
 

@@ -162,6 +162,7 @@ template <u32 Inputs, u32 Outputs, class Sum> DEVICE void gradient_of_all_taps(c
     Sum sum;
 #pragma unroll
     for (u32 i = 0; i < Sum::SUMS; i++) (&sum.sums[0][0][0])[i] = 0.0f;
+    wait_for_earlier();
     sum.accumulate(reinterpret_cast<const u16 *>(given.heap + words[1]) + first_input, words[11],
                    reinterpret_cast<const u16 *>(given.heap + words[2]) + first_output, words[12],
                    given.links + words[3], locations, batch, inputs, outputs, (u32)((u64)locations * number / parts),

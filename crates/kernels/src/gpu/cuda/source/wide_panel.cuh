@@ -6,6 +6,7 @@ template <class Product> DEVICE void product_of_blocks(const Arguments &given) {
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
+    wait_for_earlier();
     product.accumulate(nullptr);
     float *out = given.heap + words[1 + WALK_WORDS];
     const float *bias = given.heap + words[2 + WALK_WORDS];
@@ -100,6 +101,7 @@ template <class Product, Activation A> DEVICE void forward_blocks(const Argument
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
+    wait_for_earlier();
     product.accumulate(nullptr);
     words += 1 + WALK_WORDS;
     u32 stage = 0;
@@ -190,6 +192,7 @@ template <class Product, Activation A> DEVICE void feedback_blocks(const Argumen
     if (group() >= words[0]) return;
     Product product;
     product.start(given, words + 1);
+    wait_for_earlier();
     words += 1 + WALK_WORDS;
     product.accumulate(given.heap + words[0]);
     slope_of_panel<0, A>(product);
