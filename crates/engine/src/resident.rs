@@ -73,6 +73,8 @@ pub(crate) struct Windows<B: Backend> {
     /// Inputs and answers of the minibatch, and of the next one.
     loaded: [Loaded<B>; 2],
     recordings: Vec<(Key, Replay)>,
+    /// Most minibatches that are recorded together: more than one where memory holds that for all trials.
+    together: usize,
     /// Minibatches of the next window.
     length: usize,
 }
@@ -131,22 +133,30 @@ impl<B: Backend> Cohort<'_, B> {
                 answers: backend.zeros(answer * self.most),
             }),
             recordings: Vec::new(),
+            together: 1,
             length: 1,
         };
         let before = resident.values_in_use();
         windows.rooms.push(self.own_room(backend));
         let room_values = resident.values_in_use() - before;
-        let work_values = self.work_values(resident, &mut windows);
-        let each = (room_values + work_values).max(1);
         let left = resident.most_values().saturating_sub(before);
-        let at_once = usize::try_from(left / each).unwrap_or(usize::MAX);
-        let count = self.trials.len().min(at_once).max(1);
+        let at_once = |each: u64| usize::try_from(left / each.max(1)).unwrap_or(usize::MAX);
+        let mut each = room_values + self.work_values(resident, &mut windows);
+        // What stays where it is is there by now: so much goes with each further minibatch that is recorded. Beside the longest
+        // recording those of half as many, and so on, are kept.
+        let further = self.work_values(resident, &mut windows);
+        let together = resident.most_minibatches();
+        let with_all = each + 2 * (together as u64 - 1) * further;
+        if at_once(with_all) >= self.trials.len() {
+            (each, windows.together) = (with_all, together);
+        }
+        let count = self.trials.len().min(at_once(each)).max(1);
         resident.reserve(before + count as u64 * each);
         windows.rooms.resize_with(count, || self.own_room(backend));
         self.windows = Some(windows);
     }
 
-    /// Most memory that a trial's recorded step holds beside its room.
+    /// Most memory that a trial's recorded step holds beside its room, and beside what was held before.
     fn work_values(&mut self, resident: &dyn Resident<B::Buffer>, windows: &mut Windows<B>) -> u64 {
         let window = Window {
             role: Role::Train,
@@ -192,7 +202,7 @@ impl<B: Backend> Cohort<'_, B> {
         for trials in window.trials.chunks(windows.rooms.len()) {
             let mut done = 0;
             let halved = |&together: &usize| (together > 1).then_some(together / 2);
-            for together in iter::successors(Some(resident.most_minibatches()), halved) {
+            for together in iter::successors(Some(windows.together), halved) {
                 if minibatches - done < together {
                     continue;
                 }
