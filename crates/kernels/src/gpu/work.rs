@@ -66,14 +66,6 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    /// Whether it looks up what belongs to the minibatch of the window.
-    fn looks_at_minibatch(self) -> bool {
-        matches!(
-            self,
-            Self::Gather | Self::ClassificationLoss | Self::SequenceLoss | Self::Adam
-        )
-    }
-
     /// What waits until nothing of a lower number can run: the more of it stands ready, the fewer launches it takes.
     fn patience(self) -> u8 {
         match self {
@@ -105,7 +97,7 @@ pub(super) struct Item {
     words: Vec<u32>,
     reads: Vec<usize>,
     writes: Vec<usize>,
-    /// Which minibatch of a recording it is for, if it looks at that.
+    /// Which minibatch of a recording it is for.
     minibatch: usize,
 }
 
@@ -123,9 +115,7 @@ impl Item {
 
     /// The same for such a minibatch of a recording.
     pub(super) fn of_minibatch(mut self, minibatch: usize) -> Self {
-        if self.kernel.looks_at_minibatch() {
-            self.minibatch = minibatch;
-        }
+        self.minibatch = minibatch;
         self
     }
 
@@ -199,7 +189,7 @@ pub(super) struct Launch {
     pub(super) items: usize,
     /// Where the first item's words stand.
     pub(super) first_word: usize,
-    /// Which minibatch of a recording they are for, if they look at that.
+    /// Which minibatch of a recording they are for.
     pub(super) minibatch: usize,
     /// The earlier launches of the plan that leave what these items find.
     pub(super) after: Vec<usize>,
@@ -248,7 +238,8 @@ pub(super) fn with_descents(items: Vec<Item>) -> Vec<Item> {
     result.into_iter().flatten().collect()
 }
 
-/// Orders items so that each finds what earlier ones left, and no later one has overwritten it.
+/// Orders items so that each finds what earlier ones left, and no later one has overwritten it. Minibatches follow each other, so
+/// that trials which are done with one early share the next one's launches.
 pub(super) fn plan(items: &[Item]) -> Plan {
     let (followers, mut waits) = dependencies(items);
     let mut after = vec![Vec::new(); items.len()];
@@ -256,7 +247,7 @@ pub(super) fn plan(items: &[Item]) -> Plan {
     let mut plan = Plan::default();
     while let Some(&next) = ready
         .iter()
-        .min_by_key(|&&i| (items[i].kernel.patience(), i))
+        .min_by_key(|&&i| (items[i].minibatch, items[i].kernel.patience(), i))
     {
         let class = items[next].class();
         let (mut now, later): (Vec<usize>, Vec<usize>) =
@@ -394,17 +385,15 @@ mod tests {
     }
 
     #[test]
-    fn minibatches_are_looked_up_apart() {
+    fn minibatches_follow_each_other() {
         let gather = |to| Item::new(Kernel::Gather, 1).reads(span(0)).writes(span(to));
-        let items = [
-            gather(1),
-            gather(2).of_minibatch(1),
-            copy(1, 3),
-            copy(2, 4).of_minibatch(1),
-        ];
-        let minibatches: Vec<usize> = plan(&items).launches.iter().map(|l| l.minibatch).collect();
-        // Copies do not care.
-        assert_eq!(minibatches, [0, 1, 0]);
+        let next = |item: Item| item.of_minibatch(1);
+        let items = [gather(1), next(gather(2)), copy(1, 3), next(copy(2, 4))];
+        let launches = plan(&items).launches;
+        let minibatches: Vec<usize> = launches.iter().map(|l| l.minibatch).collect();
+        assert_eq!(minibatches, [0, 0, 1, 1]);
+        // The second one is fetched without waiting for the first one's work.
+        assert!(launches[2].after.is_empty());
     }
 
     #[test]
