@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
                         let sides = [self.batch, channels];
                         units.blocks(self.tile.operands, cuda::EIGHT, sides)
                     }
-                    false => form.clone(),
+                    false => form,
                 };
                 return [
                     weight.fragments(form, fragments),
