@@ -148,6 +148,7 @@ DEVICE void multiply(float (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 // for it: here its target holds NaN from the start on, and the copy is made at the wait.
 DEVICE void copy_async(void *shared, const void *global, bool inside) {
     emulated::check_shared(shared, "copy_async");
+    emulated::check_waited("copy_async");
     if (reinterpret_cast<size_t>(global) % 16)
         emulated::fail("copy_async: the global address is not 16-byte aligned");
     memset(shared, 0xFF, 16);
@@ -166,8 +167,10 @@ template <int Left> DEVICE void wait_for_copies() {
     fiber.copies.erase(fiber.copies.begin(), copy);
 }
 
-/// Kernels run one after the other here.
-DEVICE void wait_for_earlier() {}
+// Kernels run one after the other here; what copies in the background asks whether it was called.
+DEVICE void wait_for_earlier() {
+    emulated::machine->waited = emulated::machine->fibers[thread()].waited = true;
+}
 
 // KERNEL(name, name of a constant and its bytes of shared memory, threads per block, blocks per multiprocessor, body): a
 // C function that runs `body`, a void (Arguments), for all threads of a grid. The body may contain commas.
@@ -176,6 +179,10 @@ DEVICE void wait_for_earlier() {}
     extern "C" __attribute__((visibility("default"))) void name(Arguments arguments, u32 grid_x, u32 grid_y,  \
                                                                 u32 grid_z, u32 shared_bytes) {               \
         static_assert(std::is_trivially_copyable<Arguments>::value, "the GPU gets a copy of the bytes");      \
-        emulated::launch([](const void *all) { __VA_ARGS__(*static_cast<const Arguments *>(all)); },          \
-                         &arguments, threads, grid_x, grid_y, grid_z, shared_bytes);                          \
+        emulated::launch(                                                                                     \
+            [](const void *all) {                                                                             \
+                if (!early) wait_for_earlier();                                                               \
+                __VA_ARGS__(*static_cast<const Arguments *>(all));                                            \
+            },                                                                                                \
+            &arguments, threads, grid_x, grid_y, grid_z, shared_bytes);                                       \
     }

@@ -148,6 +148,7 @@ DEVICE void expect_bytes(u64 *at, u32 bytes) {
 
 DEVICE void copy_stretch(void *shared, const void *global, u32 bytes, u64 *at) {
     emulated::check_stretch(shared, global, bytes, "copy_stretch");
+    emulated::check_waited("copy_stretch");
     emulated::Arrival &arrival = emulated::arrival_of(at);
     if (bytes > arrival.bytes) emulated::fail("copy_stretch: more than was announced");
     memset(shared, 0xFF, bytes);
@@ -163,6 +164,7 @@ DEVICE void wait_for_arrival(u64 *at, u32 phase) {
 // Copied when it is waited for, so that whoever overwrites the shared memory before then spoils it.
 DEVICE void write_stretch(void *global, const void *shared, u32 bytes) {
     emulated::check_stretch(shared, global, bytes, "write_stretch");
+    emulated::check_waited("write_stretch");
     emulated::Fiber &fiber = emulated::machine->fibers[thread()];
     fiber.written.push_back({ global, shared, bytes, fiber.written_groups });
 }

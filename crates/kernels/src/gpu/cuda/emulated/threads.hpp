@@ -110,6 +110,7 @@ struct Fiber {
     u32 product_groups;                 // committed so far
     std::vector<Stretch> written;       // not performed yet
     u32 written_groups;
+    bool waited;                        // for the kernels before this one
 };
 
 // All that one OS thread needs to run kernels, kept from launch to launch.
@@ -119,6 +120,7 @@ struct Machine {
     u32 thread = 0, block[3] = {};      // of the running fiber
     u32 threads, live, waiting;         // in the block, not returned, at its barrier
     u64 barriers = 0;                   // opened so far, and blocks begun
+    bool waited;                        // whether a thread of the launch waited for the kernels before
     bool descending;
     unsigned char *shared = nullptr, *stacks = nullptr;
     size_t shared_bytes = 0, shared_capacity = 0, stack_count = 0;
@@ -141,6 +143,11 @@ __attribute__((noreturn, noinline, cold, format(printf, 1, 2))) static void fail
     va_end(values);
     fputc('\n', stderr);
     abort();
+}
+
+// What other kernels write, or read, must not be touched before they have ended.
+static void check_waited(const char *name) {
+    if (!machine->fibers[machine->thread].waited) fail("%s: the kernels before may not have ended", name);
 }
 
 // Continues with the warp's next ready lane, else with the next warp that has one, else with the
@@ -247,6 +254,7 @@ static void run_block(Machine &m) {
         m.fibers[i].copies.clear();
         m.fibers[i].products.clear();
         m.fibers[i].written.clear();
+        m.fibers[i].waited = false;
         m.fibers[i].groups = m.fibers[i].product_groups = m.fibers[i].written_groups = 0;
     }
     for (u32 i = 0; i < m.threads / 32; ++i) {
@@ -270,6 +278,7 @@ __attribute__((noinline)) static void launch(void (*body)(const void *), const v
     Machine &m = *(machine = &owned);
     const char *order = getenv("EMULATED_ORDER");
     m.descending = order && !strcmp(order, "descending");
+    m.waited = false;
     m.body = body;
     m.arguments = arguments;
     m.threads = threads;
@@ -291,6 +300,7 @@ __attribute__((noinline)) static void launch(void (*body)(const void *), const v
     for (m.block[2] = 0; m.block[2] < grid_z; ++m.block[2])
         for (m.block[1] = 0; m.block[1] < grid_y; ++m.block[1])
             for (m.block[0] = 0; m.block[0] < grid_x; ++m.block[0]) run_block(m);
+    if (!m.waited) fail("no thread waited for the kernels before");
 }
 
 } // namespace emulated
