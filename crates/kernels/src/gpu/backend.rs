@@ -15,7 +15,6 @@ use crate::{
     RecurrentCell, Resident, Unrolled, Wiring,
 };
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Kernels on a GPU: sums in f32, of operands in f32 or rounded.
@@ -119,12 +118,6 @@ impl GpuBackend {
     pub(super) fn set_conditions(&self, gate: Option<Span>, rates: Option<Span>) {
         let mut updates = self.updates();
         (updates.gate, updates.rates) = (gate, rates);
-    }
-
-    /// Whether the device still does what it is asked for, after a trial.
-    pub(super) fn still_works(&self) -> bool {
-        let reads = AssertUnwindSafe(|| self.memory().read(self.buffer_of(&[1.0]).region()));
-        catch_unwind(reads).is_ok_and(|read| read.is_ok())
     }
 
     fn updates(&self) -> MutexGuard<'_, Updates> {

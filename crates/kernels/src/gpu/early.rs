@@ -5,9 +5,9 @@
 
 use super::backend::GpuBackend;
 use super::buffer::GpuBuffer;
+use super::trial::{filled, is_unwanted, record};
 use super::work::MOST_MINIBATCHES;
 use crate::{Activation, Backend, Layer, Norm, Record, Resident, Wiring};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Samples that minibatches are drawn from.
@@ -26,13 +26,6 @@ struct Learner {
     gradient: [GpuBuffer; 2],
 }
 
-fn filled(backend: &GpuBackend, count: usize, step: usize) -> GpuBuffer {
-    let values: Vec<f32> = (0..count)
-        .map(|i| (i * step % 13 % 5) as f32 - 2.0)
-        .collect();
-    backend.buffer_of(&values)
-}
-
 impl Learner {
     fn new(backend: &GpuBackend, [side, channels, batch]: [usize; 3]) -> Self {
         let layer = Layer {
@@ -43,17 +36,12 @@ impl Learner {
             norm: Norm::Location,
             activation: Activation::Relu,
         };
-        let len = layer.locations() * batch * channels;
-        let pass = |()| Record {
-            z: backend.zeros(len),
-            inverse_deviation: backend.zeros(layer.deviations()),
-            a: backend.zeros(len),
-        };
+        let len = layer.sources() * batch * channels;
         Self {
             batch,
-            data: filled(backend, SAMPLES * layer.sources() * channels, 7),
+            data: filled(backend, SAMPLES * layer.sources() * channels, 5),
             input: [(); 2].map(|()| backend.zeros(len)),
-            passes: [(); 3].map(pass),
+            passes: [(); 3].map(|()| record(backend, &layer, batch)),
             weight: filled(backend, layer.weights(), 3),
             bias: backend.zeros(channels),
             gradient: [layer.weights(), channels].map(|len| backend.zeros(len)),
@@ -87,19 +75,15 @@ impl GpuBackend {
         if !self.memory().begins_early() {
             return Ok(self);
         }
-        if std::env::var_os("SANSPROP_EARLY").is_some_and(|value| value == "0") {
+        const VARIABLE: &str = "SANSPROP_EARLY";
+        if is_unwanted(VARIABLE) {
             self.memory().begin_in_turn();
             return Ok(self);
         }
-        let tried = AssertUnwindSafe(|| self.windows_are_single_steps([16, 32, 20], 4));
-        if !catch_unwind(tried).unwrap_or(false) {
+        let trial = |backend: &mut Self| backend.windows_are_single_steps([16, 32, 20], 4);
+        if !self.passes(trial, VARIABLE)? {
             self.memory().begin_in_turn();
             self.refuses_early = true;
-            if !self.still_works() {
-                return Err(
-                    "a kernel of its trial failed; SANSPROP_EARLY=0 opens it without this".into(),
-                );
-            }
         }
         Ok(self)
     }

@@ -58,13 +58,34 @@ impl GpuBackend {
         found.is_ok_and(|found| found.into_iter().eq(expected))
     }
 
+    /// Whether a trial comes out right: a kernel that does not compile, or fails, unwinds. `variable` is that which opens the
+    /// device without the trial.
+    ///
+    /// # Errors
+    /// A kernel failed so that the device cannot be used any more.
+    pub(super) fn passes(
+        &mut self,
+        trial: impl FnOnce(&mut Self) -> bool,
+        variable: &str,
+    ) -> Result<bool, String> {
+        let passed = catch_unwind(AssertUnwindSafe(|| trial(self))).unwrap_or(false);
+        let reads = AssertUnwindSafe(|| self.memory().read(self.buffer_of(&[1.0]).region()));
+        if !passed && !catch_unwind(reads).is_ok_and(|read| read.is_ok()) {
+            return Err(format!(
+                "a kernel of its trial failed; {variable}=0 opens it without these"
+            ));
+        }
+        Ok(passed)
+    }
+
     /// Lets neighbouring panels be made together only if a trial of that comes out right, in either precision: a device's
     /// instructions may take operands otherwise than its manual says. Not at all if `SANSPROP_NEIGHBOURS` is 0.
     ///
     /// # Errors
     /// A kernel of the trial failed so that the device cannot be used any more.
     pub(super) fn trying_neighbours(mut self) -> Result<Self, String> {
-        if std::env::var_os("SANSPROP_NEIGHBOURS").is_some_and(|value| value == "0") {
+        const VARIABLE: &str = "SANSPROP_NEIGHBOURS";
+        if is_unwanted(VARIABLE) {
             self.neighbours = Neighbours::Unwanted;
         }
         for operands in [Operands::F32, Operands::Bf16] {
@@ -72,13 +93,9 @@ impl GpuBackend {
             if !self.units.has_neighbours() {
                 break;
             }
-            // A kernel that does not compile, or fails, unwinds.
-            let tried = AssertUnwindSafe(|| self.makes_neighbours_exactly([32, 128]));
-            if !catch_unwind(tried).unwrap_or(false) {
+            let trial = |backend: &mut Self| backend.makes_neighbours_exactly([32, 128]);
+            if !self.passes(trial, VARIABLE)? {
                 self.neighbours = Neighbours::Refused;
-                if !self.still_works() {
-                    return Err("a kernel of its trial failed; SANSPROP_NEIGHBOURS=0 opens it without these".into());
-                }
             }
         }
         Ok(self.rounding(Operands::F32))
@@ -108,26 +125,39 @@ impl GpuBackend {
     }
 }
 
+/// Whether an environment variable is 0.
+pub(super) fn is_unwanted(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "0")
+}
+
+/// So many values from -1 to 1.
+pub(super) fn filled<B: Backend>(backend: &B, count: usize, step: usize) -> B::Buffer {
+    let values: Vec<f64> = (0..count)
+        .map(|i| (i * step % 7 % 3) as f64 - 1.0)
+        .collect();
+    let mut buffer = backend.zeros(count);
+    backend.write(&values, &mut buffer);
+    buffer
+}
+
+/// Room for what a layer leaves behind.
+pub(super) fn record<B: Backend>(backend: &B, layer: &Layer, batch: usize) -> Record<B::Buffer> {
+    let len = layer.locations() * batch * layer.outputs;
+    Record {
+        z: backend.zeros(len),
+        inverse_deviation: backend.zeros(layer.deviations()),
+        a: backend.zeros(len),
+    }
+}
+
 /// Activations, a weight gradient and a delta of a layer on its port, of inputs, weights and deltas from -1 to 1.
 fn results_of<B: Backend>(backend: &B, port: &Layer, layer: &Layer, batch: usize) -> [Vec<f64>; 3] {
-    let filled = |count: usize, step: usize| {
-        let values: Vec<f64> = (0..count)
-            .map(|i| (i * step % 7 % 3) as f64 - 1.0)
-            .collect();
-        let mut buffer = backend.zeros(count);
-        backend.write(&values, &mut buffer);
-        buffer
-    };
+    let filled = |count, step| filled(backend, count, step);
     let weight = filled(layer.weights(), 5);
     let input = filled(layer.sources() * batch * layer.inputs, 3);
     let bias = backend.zeros(layer.outputs);
     let pass = |layer: &Layer| {
-        let len = layer.locations() * batch * layer.outputs;
-        let mut out = Record {
-            z: backend.zeros(len),
-            inverse_deviation: backend.zeros(layer.deviations()),
-            a: backend.zeros(len),
-        };
+        let mut out = record(backend, layer, batch);
         backend.forward(layer, batch, &weight, &bias, &input, &mut out);
         out
     };

@@ -140,6 +140,8 @@ impl<'a> Walk<'a> {
             return [weight.first(lengths[0]), input.buffer.first(lengths[1])];
         }
         let form = units.form(self.tile.operands);
+        let sides = [self.batch, self.ends()[1]];
+        let in_eights = units.blocks(self.tile.operands, cuda::EIGHT, sides);
         let weight = match units.by() {
             By::Groups(_) => {
                 let [panels, channels, ..] = self.ends();
@@ -159,11 +161,9 @@ impl<'a> Walk<'a> {
                     columns,
                     backward: self.direction == Direction::Backward,
                 };
-                let sides = [self.batch, channels];
-                let of_input = units.blocks(self.tile.operands, cuda::EIGHT, sides);
                 return [
                     weight.ribbon(form, ribbon, lengths[0]),
-                    input.cut(of_input, lengths[1]),
+                    input.cut(in_eights, lengths[1]),
                 ];
             }
             By::Panels(Panels {
@@ -175,13 +175,7 @@ impl<'a> Walk<'a> {
                     columns: self.ends()[3],
                     backward: self.direction == Direction::Backward,
                 };
-                let of_input = match eights {
-                    true => {
-                        let sides = [self.batch, channels];
-                        units.blocks(self.tile.operands, cuda::EIGHT, sides)
-                    }
-                    false => form,
-                };
+                let of_input = if eights { in_eights } else { form };
                 return [
                     weight.fragments(form, fragments),
                     input.cut(of_input, lengths[1]),
@@ -195,12 +189,10 @@ impl<'a> Walk<'a> {
 
     /// The same product, by groups of warps where both its ends lie in blocks.
     pub(super) fn in_groups(mut self) -> Self {
-        let [sources, channels, locations, columns] = self.ends();
+        let [.., locations, columns] = self.ends();
         let (batch, operands) = (self.batch, self.tile.operands);
+        let both = self.lies_in(cuda::BLOCK);
         let tile = &mut self.tile;
-        let ends = [[sources, batch, channels], [locations, batch, columns]];
-        let block = |sides| tile.units.block(operands, sides);
-        let both = ends.map(block) == [Some(cuda::BLOCK); 2];
         if let Units::Cuda(parts) = &mut tile.units
             && parts.cut
             && both
@@ -229,7 +221,7 @@ impl<'a> Walk<'a> {
     fn in_patches(mut self, wiring: &DeviceWiring, lands: bool) -> Self {
         let [_, channels, locations, columns] = self.ends();
         let (batch, operands) = (self.batch, self.tile.operands);
-        if !self.in_eights() || !self.tile.units.cuts() || !cuda::in_company(columns) {
+        if !self.lies_in(cuda::EIGHT) || !self.tile.units.cuts() || !cuda::in_company(columns) {
             return self;
         }
         let taps = self.ribbon(wiring, columns).taps;
@@ -244,15 +236,15 @@ impl<'a> Walk<'a> {
         self
     }
 
-    /// Whether both its ends lie in blocks of eight channels.
-    fn in_eights(&self) -> bool {
+    /// Whether both its ends lie in blocks of so many channels.
+    fn lies_in(&self, wanted: usize) -> bool {
         let [sources, channels, locations, columns] = self.ends();
         let ends = [[sources, channels], [locations, columns]];
         let block = |[panels, channels]: [usize; 2]| {
             let sides = [panels, self.batch, channels];
             self.tile.units.block(self.tile.operands, sides)
         };
-        ends.map(block) == [Some(cuda::EIGHT); 2]
+        ends.map(block) == [Some(wanted); 2]
     }
 
     /// The same product, whose work-groups hold all rows of a panel: by groups of warps where operands lie as these take
@@ -260,7 +252,7 @@ impl<'a> Walk<'a> {
     pub(super) fn of_whole_panels(mut self, wiring: &DeviceWiring, lands: bool) -> Self {
         self = self.in_groups().in_patches(wiring, lands);
         let [_, channels, locations, columns] = self.ends();
-        let eights = self.in_eights();
+        let eights = self.lies_in(cuda::EIGHT);
         let tile = &mut self.tile;
         let Units::Cuda(parts) = &mut tile.units else {
             return self;

@@ -17,8 +17,8 @@ pub(super) struct WalkShape {
     /// Items, which are blocks or deltas, that are there at a time, and most blocks of a share.
     pub(super) stages: usize,
     pub(super) blocks: usize,
-    /// Walks that the stacks are cut into.
-    pub(super) parts: usize,
+    /// Deltas and blocks of a walk, at most.
+    pub(super) long: usize,
     /// Zeros that stand for eight channels of a panel, two to a word.
     pub(super) zeros: usize,
 }
@@ -33,7 +33,9 @@ pub(super) struct WalkShape {
 /// multiplied, or afterwards, and the numbers of its deltas and blocks.
 pub(super) struct WalkList {
     pub(super) values: Vec<u32>,
+    /// Shares, and walks that the stacks are cut into.
     pub(super) shares: usize,
+    pub(super) parts: usize,
     /// Most blocks of a share, most taps and most slots.
     pub(super) sizes: [usize; 3],
 }
@@ -273,7 +275,8 @@ pub(super) fn walk_list(
             blocks: most,
             ..shape
         };
-        in_shares(&stacks, &order, &shares, taps, shape)
+        let parts = (locations.div_ceil(shape.panels) * (1 + most)).div_ceil(shape.long);
+        in_shares(&stacks, &order, (&shares, parts), taps, shape)
     })
 }
 
@@ -281,7 +284,7 @@ pub(super) fn walk_list(
 fn in_shares(
     stacks: &[Stack],
     order: &[usize],
-    shares: &[Vec<Block>],
+    (shares, parts): (&[Vec<Block>], usize),
     taps: usize,
     shape: WalkShape,
 ) -> Option<WalkList> {
@@ -323,13 +326,13 @@ fn in_shares(
         values.extend(vec![NONE; beyond]);
     }
     let starts = values.len();
-    values.resize(starts + START_WORDS * shares.len() * shape.parts, 0);
+    values.resize(starts + START_WORDS * shares.len() * parts, 0);
     for (number, share) in shares.iter().enumerate() {
-        for part in 0..shape.parts {
-            let [first, last] = [part, part + 1].map(|n| order.len() * n / shape.parts);
+        for part in 0..parts {
+            let [first, last] = [part, part + 1].map(|n| order.len() * n / parts);
             let of_part: Vec<&Stack> = order[first..last].iter().map(|&at| &stacks[at]).collect();
             let Record { items, chunks } = walk(&of_part, share, shape)?;
-            let start = starts + START_WORDS * (number * shape.parts + part);
+            let start = starts + START_WORDS * (number * parts + part);
             let sizes = [values.len(), items.len() / ITEM_WORDS, of_part.len()];
             values[start..][..START_WORDS].copy_from_slice(&sizes.map(|size| size as u32));
             values.extend(items);
@@ -343,6 +346,7 @@ fn in_shares(
     Some(WalkList {
         values,
         shares: shares.len(),
+        parts,
         sizes: [shape.blocks, most_taps, slots],
     })
 }
@@ -399,8 +403,8 @@ mod tests {
             let mut written: Vec<u32> = slots.iter().copied().filter(|&s| s != NONE).collect();
             written.sort_unstable();
             assert_eq!(written, (0..first_slots[most_taps]).collect::<Vec<_>>());
-            for part in 0..shape.parts {
-                let start = &starts[START_WORDS * (share * shape.parts + part)..][..START_WORDS];
+            for part in 0..list.parts {
+                let start = &starts[START_WORDS * (share * list.parts + part)..][..START_WORDS];
                 let [at, items, chunks] = [0, 1, 2].map(|n| start[n] as usize);
                 let record = &words[at..];
                 let item = |number: u32| &record[number as usize * 9..][..9];
@@ -442,15 +446,16 @@ mod tests {
 
     #[test]
     fn walks_have_every_link_once_and_in_time() {
+        let mut most_walks = 0;
         for wiring in wirings() {
             for (panels, sources) in [(1, 1), (2, 2), (4, 4), (8, 8), (8, 2), (2, 4)] {
-                for (stages, parts) in [(13, 3), (11, 1)] {
+                for (stages, long) in [(13, 10), (11, usize::MAX)] {
                     let shape = WalkShape {
                         panels,
                         sources,
                         stages,
                         blocks: 9,
-                        parts,
+                        long,
                         zeros: 8,
                     };
                     let links = (wiring.forward(), wiring.destinations());
@@ -459,10 +464,12 @@ mod tests {
                         assert!(panels > sources);
                         continue;
                     };
+                    most_walks = most_walks.max(list.parts);
                     assert_eq!(walked(&list, shape, wiring.taps()), all_links(&wiring));
                 }
             }
         }
+        assert!(most_walks >= 3, "{most_walks} walks");
     }
 
     /// Down the columns of a grid, three rows of blocks are there, and one more comes with each stack.
@@ -475,7 +482,7 @@ mod tests {
                 sources: panels,
                 stages,
                 blocks: 9,
-                parts: 1,
+                long: usize::MAX,
                 zeros: 0,
             };
             let list = walk_list((wiring.forward(), 1024), 9, shape).expect("stages enough");

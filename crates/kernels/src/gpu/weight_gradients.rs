@@ -103,20 +103,15 @@ impl GpuBackend {
         let (inputs, outputs, operands) = (layer.inputs, layer.outputs, self.operands);
         let [halves, stages] = cuda::stages_of_stacks(batch, operands);
         let panels = cuda::STACKED / outputs;
-        let stacks = layer.locations().div_ceil(panels);
-        let walks_in = |parts| {
-            let shape = WalkShape {
-                panels,
-                sources: cuda::STACKED / inputs,
-                stages,
-                blocks: cuda::MOST_BLOCKS,
-                parts,
-                zeros: batch * cuda::EIGHT / 2,
-            };
-            wiring.walks(&layer.wiring, shape)
+        let shape = WalkShape {
+            panels,
+            sources: cuda::STACKED / inputs,
+            stages,
+            blocks: cuda::MOST_BLOCKS,
+            long: cuda::LONG_WALK,
+            zeros: batch * cuda::EIGHT / 2,
         };
-        let parts = cuda::parts_of_stacks(stacks, walks_in(1)?.sizes[0]);
-        let walks = walks_in(parts)?;
+        let walks = wiring.walks(&layer.wiring, shape)?;
         let [blocks, taps, slots] = walks.sizes;
         let words = share_words(taps, blocks * (cuda::STACKED / inputs) * panels);
         if !cuda::share_fits(words, slots * inputs * outputs) {
@@ -135,7 +130,7 @@ impl GpuBackend {
             tile,
             links: walks.list.start,
             groups: walks.shares,
-            parts: parts * halves,
+            parts: walks.parts * halves,
         })
     }
 

@@ -38,6 +38,7 @@ type KnownWalks = HashMap<WalkShape, Option<Arc<Walks>>>;
 pub(super) struct Walks {
     pub(super) list: LinkList,
     pub(super) shares: usize,
+    pub(super) parts: usize,
     /// Most blocks of a share, most taps and most slots.
     pub(super) sizes: [usize; 3],
 }
@@ -118,11 +119,13 @@ impl DeviceWiring {
             let WalkList {
                 values,
                 shares,
+                parts,
                 sizes,
             } = walk_list(links, wiring.taps(), shape)?;
             Some(Arc::new(Walks {
                 list: self.link_list(&values),
                 shares,
+                parts,
                 sizes,
             }))
         };

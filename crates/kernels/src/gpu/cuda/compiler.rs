@@ -99,8 +99,8 @@ mod tests {
     use super::super::nvidia::{HOPPER, compiler_is_there};
     use super::super::programs::{next_step, source};
     use super::super::{
-        BLOCK, MOST_BLOCKS, SAMPLES, STACKED, in_company, patches, sides_of_a_gradient, stacks,
-        stages_of_stacks, wide_product,
+        BLOCK, LONG_WALK, MOST_BLOCKS, SAMPLES, STACKED, in_company, patches, sides_of_a_gradient,
+        stacks, stages_of_stacks, wide_product,
     };
     use super::*;
     use crate::{Activation, Links, Wiring};
@@ -322,7 +322,7 @@ mod tests {
                 sources: STACKED / inputs,
                 stages,
                 blocks: MOST_BLOCKS,
-                parts: 4,
+                long: LONG_WALK,
                 zeros: 0,
             };
             let links = (wiring.forward(), wiring.destinations());

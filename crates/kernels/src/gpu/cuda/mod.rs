@@ -14,9 +14,9 @@ mod shares;
 pub(super) use driver::Allocation;
 pub(super) use nvidia::{cuda_devices, open_cuda};
 pub(super) use shares::{
-    BIAS_GROUPS, BLOCK, EIGHT, GRADIENT_GROUPS, MOST_BLOCKS, SAMPLES, STACKED, WARPS, block_of,
-    columns_and_warps, columns_of_a_group, in_company, parts_of_stacks, parts_of_wide_gradient,
-    patches, share_fits, sides_of_a_gradient, sides_of_all_taps, stacks, stages_of_stacks,
+    BIAS_GROUPS, BLOCK, EIGHT, GRADIENT_GROUPS, LONG_WALK, MOST_BLOCKS, SAMPLES, STACKED, WARPS,
+    block_of, columns_and_warps, columns_of_a_group, in_company, parts_of_wide_gradient, patches,
+    share_fits, sides_of_a_gradient, sides_of_all_taps, stacks, stages_of_stacks,
     values_added_by_a_group, wide_gradient, wide_product, widened,
 };
 

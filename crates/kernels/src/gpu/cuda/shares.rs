@@ -269,14 +269,10 @@ pub(in crate::gpu) fn stacks(
     }
 }
 
-/// Walks that so many stacks of such a gradient, of so many blocks each, are cut into: long ones, since a work-group takes some
-/// 12 µs to begin and to end, in which it could multiply seven stacks of six blocks (on an H200). Those of all layers of a
-/// network of 32 channels have room on a large GPU at once.
-pub(in crate::gpu) fn parts_of_stacks(stacks: usize, blocks: usize) -> usize {
-    /// Deltas and blocks of a walk.
-    const LONG: usize = 84;
-    (stacks * (1 + blocks)).div_ceil(LONG)
-}
+/// Deltas and blocks of a walk of such a gradient: many, since a work-group takes some 12 µs to begin and to end, in which it
+/// could multiply seven stacks of six blocks (on an H200). The walks of all layers of a network of 32 channels have room on a
+/// large GPU at once.
+pub(in crate::gpu) const LONG_WALK: usize = 84;
 
 /// Columns of a panel that a warp makes, and warps of a work-group, if products of so many channels and columns are made by
 /// warps alone: narrow ones, few to a work-group, where there are few panels.

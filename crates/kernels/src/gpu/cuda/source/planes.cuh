@@ -18,14 +18,6 @@ struct Planes {
 
 DEVICE Planes planes_of(float *array, u64 values) { return {reinterpret_cast<u16 *>(array), values}; }
 
-/// Where a value of panels in blocks lies, as a kernel's variant says.
-DEVICE u64 place_in_blocks(u32 panel, u32 row, u32 channel, u32 rows, u32 channels, u32 variant) {
-    if (variant & IN_EIGHTS)
-        return (((u64)panel * (channels / EIGHT) + channel / EIGHT) * rows + row) * EIGHT + channel % EIGHT;
-    u64 line = ((u64)panel * (channels / BLOCK) + channel / BLOCK) * rows + row;
-    return line * BLOCK + ((channel % BLOCK / 8 ^ row % 8) * 8 + channel % 8);
-}
-
 /// Where the rows of a channel lie in a panel: `first + row · stride`, and pieces of eight channels in shuffled blocks.
 struct Lies {
     u32 first, stride, piece, shuffled;
@@ -38,6 +30,11 @@ DEVICE Lies lies_of(u32 channel, u32 rows, u32 channels, bool in_blocks, u32 var
     if (!in_blocks) return {channel, channels, 0, 0};
     if (variant & IN_EIGHTS) return {channel / EIGHT * rows * EIGHT + channel % EIGHT, EIGHT, 0, 0};
     return {channel / BLOCK * rows * BLOCK + channel % EIGHT, BLOCK, channel % BLOCK / EIGHT, EIGHT - 1};
+}
+
+/// Where a value of panels in blocks lies, as a kernel's variant says.
+DEVICE u64 place_in_blocks(u32 panel, u32 row, u32 channel, u32 rows, u32 channels, u32 variant) {
+    return (u64)panel * (rows * channels) + lies_of(channel, rows, channels, true, variant).at(row);
 }
 
 /// The same by its place among plain values, if a kernel's variant says that they lie in blocks.
