@@ -6,9 +6,6 @@ use super::tile::{GatherSource, gather_block};
 use crate::{Link, Links};
 use std::ops::Range;
 
-/// Values of weights of one block that stay in the first-level cache beside the rows that pass.
-const NEAR: usize = 2 << 10;
-
 /// What fills a column block.
 #[derive(Clone, Copy)]
 pub(super) enum Fill<'a> {
@@ -110,7 +107,7 @@ impl Walk<'_> {
         let turns = self
             .links
             .len()
-            .div_ceil((NEAR / packing.tap_len()).max(1))
+            .div_ceil((V::NEAR / packing.tap_len()).max(1))
             .max(1);
         let turn = self.links.len().div_ceil(turns).max(1);
         let size = self.batch * packing.block;

@@ -23,10 +23,16 @@ pub(super) trait Lanes: Copy {
     const ROWS_OF_ONE: usize;
     /// Those where [`TERMS`](Self::TERMS) follow each other: with as many the compiler leaves some sums in memory.
     const ROWS_OF_TERMS: usize = Self::ROWS_OF_ONE;
+    /// Rows from which on micro-tiles of one height are better than fewer of two.
+    const EVEN_ROWS: usize = usize::MAX;
     /// Whether there are pairs.
     const PAIRED: bool = Self::Pair::LEN > Self::LEN;
     /// Whether registers are left for two rows of weights beside a micro-tile two vectors wide.
     const TWO_TERMS: bool = false;
+
+    /// Values of weights that stay near while all rows of a panel go by: of few, in the first-level cache, a tile begins and ends
+    /// too often; of many, in the second-level one, each tile fetches them anew.
+    const NEAR: usize = 2 << 10;
 
     /// Terms of a micro-tile's sums that follow each other without a loop, and so share its additions of addresses.
     const TERMS: usize = 1;

@@ -2,7 +2,7 @@
 
 use super::isa::Kernel;
 use super::lanes::{self, CHAINS, Lanes, fold};
-use super::tile::{RowTile, most_rows, run_rows, tiles};
+use super::tile::{LINE, RowTile, most_rows, run_rows, tiles};
 
 /// `sums[column] += Σ_row panel[row, column]` for a panel of whole rows.
 ///
@@ -97,41 +97,133 @@ impl Kernel for AddOuterProduct {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let Self { product, sum } = self;
-        let mut column = 0;
-        while column < product.outputs {
-            let left = product.outputs - column;
-            let vectors = 1 + usize::from(left > V::LEN);
-            for (from, rows) in tiles(product.rows, most_rows::<V>(vectors)) {
+        for column in (0..product.outputs).step_by(2 * V::LEN) {
+            for (from, rows) in tiles_of::<V>(product, column) {
+                let ahead = std::ptr::null();
+                let place = Place {
+                    column,
+                    delta: product.delta.wrapping_add(column),
+                    ahead,
+                };
                 // SAFETY: the contract of [`add_outer_product`]; rows and columns lie inside the product.
-                unsafe {
-                    if left >= 2 * V::LEN {
-                        outer_tile::<V, 2, false>(product, column, 2 * V::LEN, from, rows, sum);
-                    } else if left > V::LEN {
-                        outer_tile::<V, 2, true>(product, column, left, from, rows, sum);
-                    } else if left == V::LEN {
-                        outer_tile::<V, 1, false>(product, column, left, from, rows, sum);
-                    } else {
-                        outer_tile::<V, 1, true>(product, column, left, from, rows, sum);
-                    }
-                }
+                unsafe { outer_tile::<V>(product, place, (from, rows), sum) };
             }
-            column += 2 * V::LEN;
+        }
+    }
+}
+
+/// As [`add_outer_product`] for sources that come from far away: each row's values are taken once for all outputs, and asked
+/// for while the ones before them are at work, those at `next` after the last. The feedback panel lies in column blocks of two vectors, `[block, sample, column]`.
+///
+/// # Safety
+/// As for [`add_outer_product`].
+#[inline(always)]
+pub(super) unsafe fn add_far_outer_product<V: Lanes>(
+    product: OuterProduct,
+    sum: Sum,
+    next: *const f32,
+) {
+    // SAFETY: handed on from the caller.
+    unsafe { V::call(AddFarOuterProduct { product, sum, next }) }
+}
+
+struct AddFarOuterProduct {
+    product: OuterProduct,
+    sum: Sum,
+    next: *const f32,
+}
+
+impl Kernel for AddFarOuterProduct {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Self { product, sum, next } = self;
+        for (from, rows) in tiles_of::<V>(product, 0) {
+            let then = match from + rows < product.rows {
+                true => product.a.wrapping_add(from + rows),
+                false => next,
+            };
+            // Rows of one line have been asked for.
+            let seen =
+                then as usize / LINE_BYTES == product.a.wrapping_add(from) as usize / LINE_BYTES;
+            for column in (0..product.outputs).step_by(2 * V::LEN) {
+                let place = Place {
+                    column,
+                    delta: product.delta.wrapping_add(column * product.batch),
+                    ahead: match column == 0 && !seen {
+                        true => then,
+                        false => std::ptr::null(),
+                    },
+                };
+                // SAFETY: the contract of [`add_far_outer_product`]; rows and columns lie inside the product.
+                unsafe { outer_tile::<V>(product, place, (from, rows), sum) };
+            }
+        }
+    }
+}
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = LINE * size_of::<f32>();
+
+/// The tiles of a product's rows.
+#[inline(always)]
+fn tiles_of<V: Lanes>(
+    product: OuterProduct,
+    column: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let vectors = 1 + usize::from(product.outputs - column > V::LEN);
+    tiles(product.rows, most_rows::<V>(vectors), V::EVEN_ROWS)
+}
+
+/// Where a tile of an outer product lies.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first output.
+    column: usize,
+    /// The first sample's signal of it.
+    delta: *const f32,
+    /// Whose samples' values are asked for on the way; null for none.
+    ahead: *const f32,
+}
+
+/// The rows `from..from + rows` of at most two vectors of outputs.
+///
+/// # Safety
+/// As for [`add_outer_product`].
+#[inline(always)]
+unsafe fn outer_tile<V: Lanes>(
+    product: OuterProduct,
+    place: Place,
+    (from, rows): (usize, usize),
+    sum: Sum,
+) {
+    let left = product.outputs - place.column;
+    // SAFETY: handed on from the caller.
+    unsafe {
+        if left >= 2 * V::LEN && !place.ahead.is_null() {
+            run_tile::<V, 2, false, true>(product, place, 2 * V::LEN, (from, rows), sum);
+        } else if left >= 2 * V::LEN {
+            run_tile::<V, 2, false, false>(product, place, 2 * V::LEN, (from, rows), sum);
+        } else if left > V::LEN {
+            run_tile::<V, 2, true, false>(product, place, left, (from, rows), sum);
+        } else if left == V::LEN {
+            run_tile::<V, 1, false, false>(product, place, left, (from, rows), sum);
+        } else {
+            run_tile::<V, 1, true, false>(product, place, left, (from, rows), sum);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn outer_tile<V: Lanes, const NV: usize, const PARTIAL: bool>(
+unsafe fn run_tile<V: Lanes, const NV: usize, const PARTIAL: bool, const AHEAD: bool>(
     product: OuterProduct,
-    column: usize,
+    place: Place,
     columns: usize,
-    from: usize,
-    rows: usize,
+    (from, rows): (usize, usize),
     sum: Sum,
 ) {
-    let tile = OuterTile::<NV, PARTIAL> {
+    let tile = OuterTile::<NV, PARTIAL, AHEAD> {
         product,
-        column,
+        place,
         last: columns - (NV - 1) * V::LEN,
         sum,
     };
@@ -139,20 +231,22 @@ unsafe fn outer_tile<V: Lanes, const NV: usize, const PARTIAL: bool>(
     unsafe { run_rows::<V, _>(tile, from, rows) }
 }
 
-/// `NV` vectors of outputs from `column` on; the last holds `last` values, fewer than a vector if `PARTIAL`.
-struct OuterTile<const NV: usize, const PARTIAL: bool> {
+/// `NV` vectors of outputs; the last holds `last` values, fewer than a vector if `PARTIAL`.
+struct OuterTile<const NV: usize, const PARTIAL: bool, const AHEAD: bool> {
     product: OuterProduct,
-    column: usize,
+    place: Place,
     last: usize,
     sum: Sum,
 }
 
-impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV, PARTIAL> {
+impl<V: Lanes, const NV: usize, const PARTIAL: bool, const AHEAD: bool> RowTile<V>
+    for OuterTile<NV, PARTIAL, AHEAD>
+{
     const MOST: usize = most_rows::<V>(NV);
 
     #[inline(always)]
     unsafe fn run<const M: usize>(self, from: usize) {
-        let product = self.product;
+        let Self { product, place, .. } = self;
         let partial = |v: usize| PARTIAL && v + 1 == NV;
         // SAFETY: inputs `from..from + M` and the named columns lie inside the panels and `sum`; only `last`
         // values of the last vector are touched if it is partial.
@@ -160,9 +254,9 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
             let Sum { to, add, scale, .. } = self.sum;
             let mut sums = [[V::splat(0.0); NV]; M];
             let mut a = product.a.add(from);
-            let mut delta = product.delta.add(self.column);
+            let (mut delta, mut ahead) = (place.delta, place.ahead);
             // The sums come from further away than the panels.
-            let sums_of = |row: usize| to.add((from + row) * self.sum.row + self.column);
+            let sums_of = |row: usize| to.add((from + row) * self.sum.row + place.column);
             for row in 0..M {
                 for v in 0..NV {
                     V::prefetch(sums_of(row).add(v * V::LEN));
@@ -183,6 +277,10 @@ impl<V: Lanes, const NV: usize, const PARTIAL: bool> RowTile<V> for OuterTile<NV
                     for (sum, d) in sums.iter_mut().zip(d) {
                         *sum = x.mul_add(d, *sum);
                     }
+                }
+                if AHEAD {
+                    V::prefetch(ahead);
+                    ahead = ahead.wrapping_add(product.inputs);
                 }
                 a = a.add(product.inputs);
                 delta = delta.add(product.delta_row);
@@ -228,7 +326,7 @@ pub(super) unsafe fn add_three_outer_products<V: Lanes>(
     sums: [*mut f32; THREE],
 ) {
     let whole = product.outputs == V::LEN;
-    for (from, rows) in tiles(product.rows, most_rows::<V>(1) / THREE) {
+    for (from, rows) in tiles(product.rows, most_rows::<V>(1) / THREE, usize::MAX) {
         // SAFETY: handed on from the caller.
         unsafe {
             if whole {

@@ -207,11 +207,11 @@ impl<const SOURCES: usize> Kernel for AllSamples<'_, SOURCES> {
         };
         // SAFETY: the contract of [`walk_samples`]; the tiles cut the batch.
         unsafe {
-            for (from, pairs) in tiles(paired / 2, rows_of_three::<V::Pair>()) {
+            for (from, pairs) in tiles(paired / 2, rows_of_three::<V::Pair>(), usize::MAX) {
                 let rows = Rows::<2, SOURCES>(walk);
                 run_rows::<V::Pair, _>(rows, 2 * from, pairs);
             }
-            for (from, samples) in tiles(walk.batch - paired, rows_of_three::<V>()) {
+            for (from, samples) in tiles(walk.batch - paired, rows_of_three::<V>(), usize::MAX) {
                 run_rows::<V, _>(Rows::<1, SOURCES>(walk), paired + from, samples);
             }
         }

@@ -53,10 +53,17 @@ pub(super) const fn most_rows<V: Lanes>(vectors: usize) -> usize {
     }
 }
 
-/// Cuts `total` rows into the fewest tiles of at most `most` rows, of nearly equal height.
+/// Cuts `total` rows into tiles of at most `most` rows: of one height if there is one of at least `even`, else the fewest, of
+/// nearly equal height. Tiles that differ keep changing from one function's loop to another's.
 #[inline(always)]
-pub(super) fn tiles(total: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = total.div_ceil(most);
+pub(super) fn tiles(
+    total: usize,
+    most: usize,
+    even: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let fewest = total.div_ceil(most);
+    let count = (fewest..=total / even).find(|&count| count > 0 && total.is_multiple_of(count));
+    let count = count.unwrap_or(fewest);
     (0..count).map(move |i| {
         let (from, to) = (i * total / count, (i + 1) * total / count);
         (from, to - from)
@@ -119,7 +126,7 @@ impl Kernel for GatherBlock<'_> {
     unsafe fn run<V: Lanes>(self) {
         let Self { source, out } = self;
         let vectors = source.block / V::LEN;
-        for (from, rows) in tiles(source.batch, rows_of_gather::<V>(vectors)) {
+        for (from, rows) in tiles(source.batch, rows_of_gather::<V>(vectors), V::EVEN_ROWS) {
             // SAFETY: the contract of [`gather_block`]; the tile's rows lie inside the batch.
             unsafe {
                 match vectors {

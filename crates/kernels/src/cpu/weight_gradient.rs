@@ -2,9 +2,9 @@
 
 use super::buffer::CpuBuffer;
 use super::isa::Kernel;
-use super::lanes::{Lanes, load};
+use super::lanes::Lanes;
 use super::outer_product::{
-    FEW_INPUTS, OuterProduct, Sum, THREE, add_outer_product, add_rows, add_three_outer_products,
+    FEW_INPUTS, OuterProduct, Sum, THREE, add_far_outer_product, add_rows, add_three_outer_products,
 };
 use super::pack::copy_row;
 use super::pointer::Pointer;
@@ -18,19 +18,6 @@ pub(super) const PARTIAL_VALUES: usize = 8 << 20;
 pub(super) const CHUNKS: usize = 16;
 /// Inputs of one task: a task's partial sum should stay in the second-level cache.
 pub(super) const INPUTS_PER_TASK: usize = 64;
-
-/// Outputs from which on both panels' values are brought together before they meet.
-const MANY_OUTPUTS: usize = 128;
-/// Inputs of a strip, whose values of all samples are brought together: where vectors are long, a task's; else as many as stay
-/// in the first-level cache beside a block of deltas.
-const fn strip<V: Lanes>() -> usize {
-    match V::LEN {
-        16 => INPUTS_PER_TASK,
-        _ => 24,
-    }
-}
-/// How many rows ahead of their turn they are asked for.
-const ROWS_AHEAD: usize = 8;
 
 /// How a layer's gradient is cut into tasks. It depends on the layer's shape alone, so the order of additions
 /// and with it every bit of the result is the same for any number of threads.
@@ -112,8 +99,6 @@ struct ChunkKernel<'a> {
     input: &'a [f32],
     delta: &'a [f32],
     task: Task<'a>,
-    /// `[sample, input of a strip]`, rows in whole vectors
-    sources: &'a mut [f32],
     /// `[block, sample, column of the block]`
     signals: &'a mut [f32],
 }
@@ -129,6 +114,7 @@ impl Kernel for ChunkKernel<'_> {
             partial,
             mut bias,
         } = self.task;
+        let last = destinations.end;
         for dst in destinations {
             let panel = &self.delta[dst * self.batch * outputs..][..self.batch * outputs];
             if let Some(bias) = bias.as_deref_mut() {
@@ -136,6 +122,10 @@ impl Kernel for ChunkKernel<'_> {
                 unsafe { add_rows::<V>(panel, bias) };
             }
             let links = layer.wiring.forward().of(dst);
+            let following = match dst + 1 < last {
+                true => layer.wiring.forward().of(dst + 1),
+                false => &[],
+            };
             let together = match rows.len() <= FEW_INPUTS && outputs <= V::LEN {
                 true => links.len() / THREE * THREE,
                 false => 0,
@@ -166,54 +156,42 @@ impl Kernel for ChunkKernel<'_> {
                     );
                     add_three_outer_products::<V>(product(std::ptr::null()), a, sums);
                 }
-                if outputs < MANY_OUTPUTS {
-                    for link in singles {
-                        let sum = Sum::more(sum(link), outputs);
-                        add_outer_product::<V>(product(source(link)), sum);
+                let (delta, delta_row) = match outputs > block && !singles.is_empty() {
+                    true => {
+                        to_blocks::<V>(panel, outputs, block, self.signals);
+                        (self.signals.as_ptr(), block)
                     }
-                    continue;
-                }
-                // Rows of a wide panel are a power of two apart, more often than not, and would meet in a few places of
-                // a cache: its values are brought together first.
-                let size = self.batch * block;
-                let columns = || (0..outputs).step_by(block);
-                for (column, to) in columns().zip(self.signals.chunks_exact_mut(size)) {
-                    let used = block.min(outputs - column);
-                    for (to, row) in to.chunks_exact_mut(block).zip(panel.chunks_exact(outputs)) {
-                        copy_row::<V>(&row[column..][..used], to);
-                    }
-                }
-                let strip = strip::<V>();
+                    false => (panel.as_ptr(), outputs),
+                };
+                let mut after = singles.iter().skip(1).chain(following.first());
                 for link in singles {
-                    for first in (0..rows.len()).step_by(strip) {
-                        let rows = strip.min(rows.len() - first);
-                        let source = source(link).add(first);
-                        let row = rows.next_multiple_of(V::LEN);
-                        let sources = self.sources.chunks_exact_mut(row);
-                        for (sample, to) in sources.take(self.batch).enumerate() {
-                            for at in (0..rows).step_by(V::LEN) {
-                                let from = source.add(sample * inputs + at);
-                                V::prefetch(from.wrapping_add(ROWS_AHEAD * inputs));
-                                let values = load::<V>(from, V::LEN.min(rows - at));
-                                values.store(to.as_mut_ptr().add(at));
-                            }
-                        }
-                        for (column, signals) in columns().zip(self.signals.chunks_exact(size)) {
-                            let product = OuterProduct {
-                                a: self.sources.as_ptr(),
-                                inputs: row,
-                                rows,
-                                delta: signals.as_ptr(),
-                                delta_row: block,
-                                outputs: block.min(outputs - column),
-                                batch: self.batch,
-                            };
-                            let to = sum(link).add(first * outputs + column);
-                            add_outer_product::<V>(product, Sum::more(to, outputs));
-                        }
-                    }
+                    let product = OuterProduct {
+                        delta,
+                        delta_row,
+                        ..product(source(link))
+                    };
+                    let next = after.next().map_or(std::ptr::null(), source);
+                    let sum = Sum::more(sum(link), outputs);
+                    add_far_outer_product::<V>(product, sum, next);
                 }
             }
+        }
+    }
+}
+
+/// A panel, `[sample, column]`, in column blocks, `[block, sample, column of the block]`: its rows are a power of two apart,
+/// more often than not, and would meet in a few places of a cache.
+///
+/// # Safety
+/// The instruction set of `V`.
+#[inline(always)]
+unsafe fn to_blocks<V: Lanes>(panel: &[f32], columns: usize, block: usize, out: &mut [f32]) {
+    let places = out.chunks_exact_mut(panel.len() / columns * block);
+    for (column, to) in (0..columns).step_by(block).zip(places) {
+        let used = block.min(columns - column);
+        for (to, row) in to.chunks_exact_mut(block).zip(panel.chunks_exact(columns)) {
+            // SAFETY: handed on from the caller.
+            unsafe { copy_row::<V>(&row[column..][..used], to) };
         }
     }
 }
@@ -247,9 +225,7 @@ pub(super) fn weight_gradient(
     let shared = Pointer::new(partials);
     let cost = layer.multiply_adds(batch) / cut.tasks();
     let set = workers.set;
-    let sources = INPUTS_PER_TASK * batch;
-    let work = |scratch: &mut [f32], number: usize| {
-        let (sources, signals) = scratch.split_at_mut(sources);
+    let work = |signals: &mut [f32], number: usize| {
         // SAFETY: every task is one thread's, which alone touches the task's rows of its chunk's partial sums.
         let task = unsafe { cut.task(layer, shared, number) };
         for tap in 0..layer.wiring.taps() {
@@ -263,14 +239,13 @@ pub(super) fn weight_gradient(
             input,
             delta,
             task,
-            sources,
             signals,
         };
         // SAFETY: `set` is available; the kernel's own contract is met as noted there.
         unsafe { set.run(kernel) };
     };
     let columns = layer.outputs.next_multiple_of(2 * set.lanes());
-    workers.for_each(cut.tasks(), cost, sources + columns * batch, work);
+    workers.for_each(cut.tasks(), cost, columns * batch, work);
     add_partials(workers.threads, layer, cut, partials, weights, biases);
 }
 

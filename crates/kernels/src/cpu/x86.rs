@@ -243,6 +243,8 @@ impl Lanes for Avx512 {
     const LEN: usize = 16;
     const ROWS: usize = 13;
     const ROWS_OF_ONE: usize = 14;
+    const EVEN_ROWS: usize = 8;
+    const NEAR: usize = 40 << 10;
     const TWO_TERMS: bool = true;
 
     #[target_feature(enable = "avx512f,avx2,fma")]
