@@ -77,6 +77,16 @@ pub(super) trait Lanes: Copy {
         // SAFETY: handed on from the caller.
         unsafe { Self::load_two(from, from) }
     }
+    /// Lane `low` in the first half of all lanes, lane `high` in the second.
+    #[inline(always)]
+    unsafe fn spread_two(self, low: usize, high: usize) -> Self {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: no vector has more lanes.
+        unsafe {
+            self.store(values.as_mut_ptr());
+            Self::splat_two(values[low], values[high])
+        }
+    }
     /// The sum of both halves, in both.
     #[inline(always)]
     unsafe fn add_halves(self) -> Self {

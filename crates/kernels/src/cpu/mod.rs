@@ -16,6 +16,7 @@ mod lanes;
 mod nonlinearity;
 mod outer_product;
 mod pack;
+mod pairs;
 mod panel;
 mod pointer;
 mod recurrent;
@@ -52,7 +53,7 @@ const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 
 /// Values of an array that will have left the caches before anybody reads it again: it is written past them, where the
 /// instruction set can write whole cache lines.
-const LONG: usize = 3 << 19;
+const LONG: usize = 2 << 20;
 
 /// What the kernels compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use super::buffer::CpuBuffer;
 use super::fill::Fill;
 use super::pack::{Direction, Packing, pack};
-use super::panel::Slopes;
+use super::panel::{FeedbackPort, Slopes};
 use super::pointer::Pointer;
 use super::scratch::Scratch;
 use super::winograd::strips::{self, Arriving, Deltas, Strips, Through};
@@ -84,7 +84,11 @@ impl CpuBackend {
                     activation: port.activation,
                     scale: layer.scale as f32,
                 },
-                path: feedback_port(port, len, path, rounded, no_sums),
+                // The gradient reads them at once.
+                path: FeedbackPort {
+                    long: false,
+                    ..feedback_port(port, len, path, rounded, no_sums)
+                },
                 goes_on,
                 local: local.map(|local| feedback_port(port, len, local, rounded, no_sums)),
             };

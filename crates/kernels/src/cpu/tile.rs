@@ -126,6 +126,13 @@ impl Kernel for GatherBlock<'_> {
     unsafe fn run<V: Lanes>(self) {
         let Self { source, out } = self;
         let vectors = source.block / V::LEN;
+        if V::PAIRED && vectors == 1 && source.batch.is_multiple_of(2) {
+            for (from, rows) in tiles(source.batch / 2, V::Pair::ROWS, V::Pair::EVEN_ROWS) {
+                // SAFETY: the contract of [`gather_block`]; the tile's pairs of rows lie inside the batch.
+                unsafe { run_rows::<V::Pair, _>(PairTile { source, out }, from, rows) };
+            }
+            return;
+        }
         for (from, rows) in tiles(source.batch, rows_of_gather::<V>(vectors), V::EVEN_ROWS) {
             // SAFETY: the contract of [`gather_block`]; the tile's rows lie inside the batch.
             unsafe {
@@ -159,6 +166,71 @@ unsafe fn add_term<V: Lanes, const NV: usize, const M: usize>(
             let x = V::splat(*values.add(row * stride));
             for (sum, w) in sums.iter_mut().zip(w) {
                 *sum = x.mul_add(w, *sum);
+            }
+        }
+    }
+}
+
+/// A vector of columns of two samples. As many of their source values as fill half a vector are loaded together and spread over
+/// both halves: shuffles, where a broadcast for every multiply-add would wait for loads.
+struct PairTile<'a> {
+    source: GatherSource<'a>,
+    out: *mut f32,
+}
+
+impl<V: Lanes> RowTile<V> for PairTile<'_> {
+    const MOST: usize = V::ROWS;
+
+    #[inline(always)]
+    unsafe fn run<const M: usize>(self, from: usize) {
+        let (source, half) = (self.source, V::LEN / 2);
+        let first = from * V::LEN;
+        // SAFETY: pairs of rows `from..from + M` lie inside every panel, taps and locations inside the wiring's arrays.
+        unsafe {
+            let mut sums = [V::splat(0.0); M];
+            if source.add {
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(self.out.add(first + row * V::LEN));
+                }
+            }
+            for next in source.next {
+                let share = |row: usize| 2 * row * next.len() / source.batch;
+                for line in (share(from)..share(from + M)).step_by(LINE) {
+                    V::prefetch(next.as_ptr().add(line));
+                }
+            }
+            for link in source.links {
+                let panel = source.panels.add(link.location as usize * source.panel_len);
+                let panel = panel.add(2 * from * source.row);
+                let weights = source.weights.add(link.tap as usize * source.depth * half);
+                let mut k = 0;
+                while k + half <= source.depth {
+                    let mut x = [V::splat(0.0); M];
+                    for (row, x) in x.iter_mut().enumerate() {
+                        let at = panel.add(2 * row * source.row + k);
+                        *x = match source.row == half {
+                            true => V::load(at),
+                            false => V::load_two(at, at.add(source.row)),
+                        };
+                    }
+                    for lane in 0..half {
+                        let w = V::load_twice(weights.add((k + lane) * half));
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            *sum = x.spread_two(lane, half + lane).mul_add(w, *sum);
+                        }
+                    }
+                    k += half;
+                }
+                for k in k..source.depth {
+                    let w = V::load_twice(weights.add(k * half));
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let at = panel.add(2 * row * source.row + k);
+                        *sum = V::splat_two(*at, *at.add(source.row)).mul_add(w, *sum);
+                    }
+                }
+            }
+            for (row, sum) in sums.iter().enumerate() {
+                sum.store(self.out.add(first + row * V::LEN));
             }
         }
     }

@@ -7,9 +7,11 @@ use super::outer_product::{
     FEW_INPUTS, OuterProduct, Sum, THREE, add_far_outer_product, add_rows, add_three_outer_products,
 };
 use super::pack::copy_row;
+use super::pairs;
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
+use super::tile::LINE;
 use crate::{Layer, Link};
 
 /// Partial sums are kept below this many values in all (32 MiB) …
@@ -126,11 +128,6 @@ impl Kernel for ChunkKernel<'_> {
                 true => layer.wiring.forward().of(dst + 1),
                 false => &[],
             };
-            let together = match rows.len() <= FEW_INPUTS && outputs <= V::LEN {
-                true => links.len() / THREE * THREE,
-                false => 0,
-            };
-            let (threes, singles) = links.split_at(together);
             let source = |link: &Link| {
                 let panel = &self.input[link.location as usize * self.batch * inputs..];
                 panel[..self.batch * inputs]
@@ -147,6 +144,21 @@ impl Kernel for ChunkKernel<'_> {
                 outputs,
                 batch: self.batch,
             };
+            if V::PAIRED && inputs <= pairs::MOST_INPUTS && outputs == V::LEN {
+                for link in links {
+                    let (source, sum) = ((source(link), inputs), sum(link));
+                    // SAFETY: all panels were sliced whole; this task alone writes its chunk's partial sums.
+                    unsafe {
+                        pairs::add_outer_product::<V>(source, panel.as_ptr(), self.batch, sum);
+                    }
+                }
+                continue;
+            }
+            let together = match rows.len() <= FEW_INPUTS && outputs <= V::LEN {
+                true => links.len() / THREE * THREE,
+                false => 0,
+            };
+            let (threes, singles) = links.split_at(together);
             // SAFETY: all panels were sliced whole; this task alone writes its inputs' rows of its chunk's partial sums.
             unsafe {
                 for three in threes.chunks_exact(THREE) {
@@ -164,7 +176,12 @@ impl Kernel for ChunkKernel<'_> {
                     false => (panel.as_ptr(), outputs),
                 };
                 let mut after = singles.iter().skip(1).chain(following.first());
+                let ahead = self.delta.get((dst + 1) * panel.len()..).unwrap_or(&[]);
+                let mut ahead = ahead.chunks(panel.len().div_ceil(singles.len().max(1)));
                 for link in singles {
+                    for line in ahead.next().unwrap_or(&[]).chunks(LINE) {
+                        V::prefetch(line.as_ptr());
+                    }
                     let product = OuterProduct {
                         delta,
                         delta_row,

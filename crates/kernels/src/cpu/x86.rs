@@ -289,6 +289,15 @@ impl Lanes for Avx512 {
         Self(unsafe { _mm512_mask_broadcastss_ps(_mm512_set1_ps(low), 0xff00, _mm_set_ss(high)) })
     }
     #[inline(always)]
+    unsafe fn spread_two(self, low: usize, high: usize) -> Self {
+        // SAFETY: see the module's note.
+        Self(unsafe {
+            let low = _mm512_set1_epi32(low as i32);
+            let lanes = _mm512_mask_set1_epi32(low, 0xff00, high as i32);
+            _mm512_permutexvar_ps(lanes, self.0)
+        })
+    }
+    #[inline(always)]
     unsafe fn add_halves(self) -> Self {
         // SAFETY: see the module's note.
         Self(unsafe { _mm512_add_ps(self.0, _mm512_shuffle_f32x4::<0x4e>(self.0, self.0)) })
