@@ -102,27 +102,14 @@ impl<B: Backend> Pass<B> {
         input: &B::Buffer,
     ) {
         for l in first..self.hidden.len() {
-            self.run_layer(l, backend, network, weights, batch, input);
+            let (before, rest) = self.hidden.split_at_mut(l);
+            let source = before.last().map_or(input, |record| &record.a);
+            let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
+            let layer = &network.hidden()[l];
+            backend.forward(layer, batch, weight, bias, source, &mut rest[0]);
         }
         let last = self.hidden.len().checked_sub(1);
         self.finish(last, backend, network, weights, batch, input);
-    }
-
-    /// Runs hidden layer `l` on what the one below left behind, or on the input.
-    fn run_layer(
-        &mut self,
-        l: usize,
-        backend: &B,
-        network: &Network,
-        weights: &Weights<B>,
-        batch: usize,
-        input: &B::Buffer,
-    ) {
-        let (before, rest) = self.hidden.split_at_mut(l);
-        let source = before.last().map_or(input, |record| &record.a);
-        let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
-        let layer = &network.hidden()[l];
-        backend.forward(layer, batch, weight, bias, source, &mut rest[0]);
     }
 
     /// Runs the network for every layer's z and inverse deviation, and its outputs: activations are of no use afterwards.
@@ -136,9 +123,12 @@ impl<B: Backend> Pass<B> {
         batch: usize,
         input: &B::Buffer,
     ) {
-        for l in 0..self.hidden.len() {
+        for (l, layer) in network.hidden().iter().enumerate() {
             self.exchange_activations(l);
-            self.run_layer(l, backend, network, weights, batch, input);
+            let (before, rest) = self.hidden.split_at_mut(l);
+            let source = before.last().map_or(input, |record| &record.a);
+            let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
+            backend.forward_slopes(layer, batch, weight, bias, source, &mut rest[0]);
         }
         let last = self.hidden.len().checked_sub(1);
         self.finish(last, backend, network, weights, batch, input);

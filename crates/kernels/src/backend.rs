@@ -316,6 +316,19 @@ pub trait Backend: Send + Sync {
         out: &mut Record<Self::Buffer>,
     );
 
+    /// As [`forward`](Self::forward) where the next layer alone looks at a: its place is soon another's.
+    fn forward_slopes(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &Self::Buffer,
+        bias: &Self::Buffer,
+        input: &Self::Buffer,
+        out: &mut Record<Self::Buffer>,
+    ) {
+        self.forward(layer, batch, weight, bias, input, out);
+    }
+
     /// As [`forward`](Self::forward) where nobody looks at more than a: z and inverse deviation hold anything
     /// afterwards.
     fn forward_output(

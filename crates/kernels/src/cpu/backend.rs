@@ -12,7 +12,7 @@ use super::sweep::{Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
 use super::winograd::strips::{self, Deltas};
-use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
+use super::{Arithmetic, CpuBackend, Kept, dense, elementwise, winograd};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
     AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
@@ -94,7 +94,19 @@ impl Backend for CpuBackend {
         input: &CpuBuffer,
         out: &mut Record<CpuBuffer>,
     ) {
-        self.forward_pass(layer, batch, (weight, bias), input, out, true);
+        self.forward_pass(layer, batch, (weight, bias), input, out, Kept::All);
+    }
+
+    fn forward_slopes(
+        &self,
+        layer: &Layer,
+        batch: usize,
+        weight: &CpuBuffer,
+        bias: &CpuBuffer,
+        input: &CpuBuffer,
+        out: &mut Record<CpuBuffer>,
+    ) {
+        self.forward_pass(layer, batch, (weight, bias), input, out, Kept::Slopes);
     }
 
     fn forward_output(
@@ -106,7 +118,7 @@ impl Backend for CpuBackend {
         input: &CpuBuffer,
         out: &mut Record<CpuBuffer>,
     ) {
-        self.forward_pass(layer, batch, (weight, bias), input, out, false);
+        self.forward_pass(layer, batch, (weight, bias), input, out, Kept::Nothing);
     }
 
     fn pool(

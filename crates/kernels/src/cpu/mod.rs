@@ -51,9 +51,20 @@ use threads::Threads;
 /// Environment variable that forces an instruction set: `portable`, `avx2`, `avx512` or `amx`.
 const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 
-/// Values of an array that will have left the caches before anybody reads it again: it is written past them, where the
+/// Values of an array that will have left the caches before the next kernel reads it: it is written past them, where the
 /// instruction set can write whole cache lines.
 const LONG: usize = 2 << 20;
+/// Those of one that is read after all layers' passes, once or again: it is not to take the place of others meanwhile.
+const READ_LATE: usize = 1 << 19;
+
+/// What is read of a forward pass once the next layer's is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    All,
+    /// z and inverse deviations.
+    Slopes,
+    Nothing,
+}
 
 /// What the kernels compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +191,7 @@ impl CpuBackend {
         }
     }
 
-    /// A forward pass, with z or without.
+    /// A forward pass; where nothing is kept of it, z is not written.
     fn forward_pass(
         &self,
         layer: &Layer,
@@ -188,7 +199,7 @@ impl CpuBackend {
         (weight, bias): (&[f32], &[f32]),
         input: &[f32],
         out: &mut Record<CpuBuffer>,
-        with_z: bool,
+        kept: Kept,
     ) {
         let len = layer.locations() * batch * layer.outputs;
         self.with_channel_sums(layer, 1, |[moments, _], scratch| {
@@ -198,9 +209,12 @@ impl CpuBackend {
                 scale: layer.scale as f32,
                 rounded: self.rounds(),
                 bias: &bias[..layer.outputs],
-                z: with_z.then(|| Pointer::new(&mut out.z[..len])),
+                z: (kept != Kept::Nothing).then(|| Pointer::new(&mut out.z[..len])),
                 a: Pointer::new(&mut out.a[..len]),
-                long: len >= LONG,
+                past: match kept {
+                    Kept::All => [len >= READ_LATE; 2],
+                    Kept::Slopes | Kept::Nothing => [len >= READ_LATE, len >= LONG],
+                },
                 inverse_deviation: Pointer::new(&mut out.inverse_deviation[..layer.deviations()]),
                 moments,
             };

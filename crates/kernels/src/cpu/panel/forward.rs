@@ -21,8 +21,8 @@ pub(in crate::cpu) struct ForwardPort<'a> {
     /// None where nobody will look at z.
     pub z: Option<Pointer>,
     pub a: Pointer,
-    /// Whether z and a are too long for the caches.
-    pub long: bool,
+    /// Whether z and a, in this order, are written past the caches.
+    pub past: [bool; 2],
     /// `[location, channel]`: inverse deviations under [`Norm::Location`].
     pub inverse_deviation: Pointer,
     /// `[location, 2, channel]`: mean and squared deviation of each panel under [`Norm::Channel`]; behind them room
@@ -149,10 +149,10 @@ impl<V: Lanes, C: Cut> ForNonlinearity<V> for Rows<'_, V, C> {
                 Some(z) => (z.at(start), column.panel_row()),
                 None => (column.scratch, column.stride),
             };
-            let long = self.port.long;
+            let past = self.port.past;
             let streams = [
-                self.port.z.is_some() && column.streams::<V>(long, z_out),
-                column.streams::<V>(long, a_out),
+                self.port.z.is_some() && column.streams::<V>(past[0], z_out),
+                column.streams::<V>(past[1], a_out),
             ];
             for row in 0..column.rows() {
                 let centred = column.row::<V>(row).sub(self.shift);
