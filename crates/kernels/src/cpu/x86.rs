@@ -94,6 +94,12 @@ impl<M: Machine> Lanes for Eight<M> {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: see the module's note; the caller guarantees the alignment.
+        unsafe { _mm256_stream_ps(to, self.0) };
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
         // SAFETY: a prefetch of an address that is not mapped does nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };

@@ -178,16 +178,14 @@ impl<C: Cut> Column<C> {
         }
     }
 
-    /// Whether the column's rows are cache lines, in an array that begins at `start` of this column and is too long for
-    /// the caches.
+    /// Whether the column fills cache lines, row by row or several rows a line, in an array that begins at `start` of this
+    /// column and is too long for the caches.
     #[inline(always)]
     fn streams<V: Lanes>(&self, long: bool, start: *mut f32) -> bool {
         const LINE: usize = 64;
-        let row = self.panel_row() * size_of::<f32>();
-        long && C::WHOLE
-            && V::LEN * size_of::<f32>() == LINE
-            && row.is_multiple_of(LINE)
-            && start.addr().is_multiple_of(LINE)
+        let [row, vector] = [self.panel_row(), V::LEN].map(|values| values * size_of::<f32>());
+        let lines = vector == LINE && row.is_multiple_of(LINE);
+        long && C::WHOLE && (lines || row == vector) && start.addr().is_multiple_of(LINE)
     }
 
     #[inline(always)]
