@@ -28,6 +28,7 @@ mod sweep;
 mod team;
 mod threads;
 mod tile;
+mod twin;
 mod weight_gradient;
 mod winograd;
 #[cfg(target_arch = "x86_64")]

@@ -8,6 +8,8 @@ use super::panel::{self, Column, Cut, FeedbackPort, ForwardPort, Part, Slopes, T
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
+use super::tile::LINE;
+use super::twin::Twin;
 use crate::{NORM_EPSILON, Norm};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -164,6 +166,23 @@ impl Kernel for FinishBlock<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let (finish, packing, (location, block)) = (*self.finish, self.packing, self.place);
+        // Two vectors that fill a cache line are finished as one, so that it can be written past the caches.
+        let twins = 2 * V::LEN == LINE && !V::PAIRED && packing.block == LINE;
+        if twins && (block + 1) * LINE <= packing.columns {
+            let column = Column::<Whole> {
+                scratch: self.scratch,
+                stride: LINE,
+                batch: self.batch,
+                channel: block * LINE,
+                count: LINE,
+                channels: packing.columns,
+                location,
+                cut: PhantomData,
+            };
+            // SAFETY: the contract of [`finish_block`]; the column is the whole block.
+            unsafe { finish_column::<Twin<V>, Whole>(finish, column) };
+            return;
+        }
         for vector in 0..packing.block / V::LEN {
             let channel = block * packing.block + vector * V::LEN;
             if channel >= packing.columns {
