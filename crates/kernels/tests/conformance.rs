@@ -106,6 +106,35 @@ fn wide_plain_sums() {
     }
 }
 
+/// Arrays of 2 MB, and of 8, which are written past the caches where vectors fill cache lines, alone, in twos or by two samples.
+#[test]
+fn arrays_past_the_caches() {
+    let cases = [
+        (16, 16, 1, 2, 8, 256),
+        (32, 32, 2, 8, 8, 257),
+        (8, 16, 1, 2, 24, 180),
+        (4, 16, 1, 32, 32, 260),
+        (16, 16, 1, 1, 32, 256),
+    ];
+    for (i, (height, width, stride, inputs, outputs, batch)) in cases.into_iter().enumerate() {
+        let wiring = Wiring::conv3x3(height, width, stride);
+        let values = wiring.destinations() * outputs * batch;
+        assert!(values >= 1 << 19, "{values} values are few");
+        let case = Case::new(
+            wiring,
+            inputs,
+            outputs,
+            batch,
+            Norm::Location,
+            ACTIVATIONS[i % 2],
+        );
+        check(
+            &case,
+            &format!("{height}×{width}, {inputs} to {outputs}, batch {batch}"),
+        );
+    }
+}
+
 /// Grids and channels for which stride 1 is computed in strips of four columns, whole and cut off at the border, on
 /// vectors of one length or another; with eight channels, two samples may share one.
 #[test]

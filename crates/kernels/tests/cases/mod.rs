@@ -133,6 +133,17 @@ impl Case {
             &mut alone,
         );
         results.push(("forward a alone", backend.read(&alone.a)));
+        let mut slopes = Self::record(backend, layer, batch);
+        backend.forward_slopes(
+            layer,
+            batch,
+            &weight,
+            &upload(&self.bias),
+            &input,
+            &mut slopes,
+        );
+        results.push(("forward z for slopes", backend.read(&slopes.z)));
+        results.push(("forward a for the next layer", backend.read(&slopes.a)));
 
         let size = batch * layer.outputs;
         let mut pooled = backend.zeros(size);
