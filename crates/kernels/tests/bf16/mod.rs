@@ -54,9 +54,10 @@ fn all_weights(case: &mut Case) -> [&mut Vec<f64>; 3] {
 }
 
 /// What holds operands, and is rounded as it is stored.
-const OPERANDS: [&str; 6] = [
+const OPERANDS: [&str; 7] = [
     "forward a",
     "forward a alone",
+    "forward a for the next layer",
     "feedback path",
     "feedback local",
     "pool feedback",
