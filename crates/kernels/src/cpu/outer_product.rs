@@ -113,7 +113,8 @@ impl Kernel for AddOuterProduct {
 }
 
 /// As [`add_outer_product`] for sources that come from far away: each row's values are taken once for all outputs, and asked
-/// for while the ones before them are at work, those at `next` after the last. The feedback panel lies in column blocks of two vectors, `[block, sample, column]`.
+/// for while the ones before them are at work, those at `next` after the last. The feedback panel lies in column blocks of two
+/// vectors, `[block, sample, column]`.
 ///
 /// # Safety
 /// As for [`add_outer_product`].
