@@ -35,6 +35,22 @@ pub(super) enum Finish<'a> {
     },
 }
 
+impl Finish<'_> {
+    /// Asks for the panel of `len` values at `location` of the z that a signal will meet.
+    ///
+    /// # Safety
+    /// The instruction set of `V`.
+    #[inline(always)]
+    pub(super) unsafe fn ask_for_z<V: Lanes>(&self, location: usize, len: usize) {
+        if let Self::Feedback { path, .. } = self {
+            for line in path.z[location * len..][..len].chunks(LINE) {
+                // SAFETY: any address may be asked for.
+                unsafe { V::prefetch(line.as_ptr()) };
+            }
+        }
+    }
+}
+
 /// Fills and finishes every column block of `locations` panels of `batch` samples.
 pub(super) fn sweep(
     workers: &mut Workers<'_>,

@@ -158,10 +158,12 @@ impl Kernel for TileKernel<'_> {
             }
             for (place, block) in self.blocks.clone().enumerate() {
                 for i in 0..TILE * TILE {
-                    let (row, column) = (i / TILE, i % TILE);
-                    let location = self
-                        .tiles
-                        .location(self.tile, row as isize, column as isize);
+                    // The next destination's z arrives while this one is finished.
+                    let next = self.tiles.destination(self.tile, i + 1);
+                    if let Some(next) = next.filter(|_| place == 0) {
+                        self.finish.ask_for_z::<V>(next, batch * packing.columns);
+                    }
+                    let location = self.tiles.destination(self.tile, i);
                     if let Some(location) = location {
                         let at = (place * TILE * TILE + i) * size;
                         let scratch = self.filled.as_mut_ptr().add(at);

@@ -84,6 +84,14 @@ impl Tiles {
         (row < self.height && column < self.width).then_some(row * self.width + column)
     }
 
+    /// The location of destination `i` of a tile, row by row; none outside the tile or the grid.
+    #[inline(always)]
+    fn destination(self, tile: usize, i: usize) -> Option<usize> {
+        let (row, column) = (i / TILE, i % TILE);
+        let location = || self.location(tile, row as isize, column as isize);
+        (row < TILE).then(location).flatten()
+    }
+
     /// A tile's 6×6 sources in an array of panels of `len` values.
     #[inline(always)]
     fn sources(self, tile: usize, panels: *const f32, len: usize) -> Panels<6> {
