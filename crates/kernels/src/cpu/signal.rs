@@ -77,6 +77,11 @@ impl CpuBackend {
             };
             // The channel norm alone needs sums.
             let no_sums = Pointer::new(&mut []);
+            // The gradient reads deltas at once.
+            let read_at_once = |landing| FeedbackPort {
+                long: false,
+                ..feedback_port(port, len, landing, rounded, no_sums)
+            };
             let arriving = Arriving {
                 through,
                 slopes: Slopes {
@@ -84,13 +89,9 @@ impl CpuBackend {
                     activation: port.activation,
                     scale: layer.scale as f32,
                 },
-                // The gradient reads them at once.
-                path: FeedbackPort {
-                    long: false,
-                    ..feedback_port(port, len, path, rounded, no_sums)
-                },
+                path: read_at_once(path),
                 goes_on,
-                local: local.map(|local| feedback_port(port, len, local, rounded, no_sums)),
+                local: local.map(read_at_once),
             };
             let deltas = Deltas::Arriving(&arriving);
             let input = &input[..port.sources() * batch * port.inputs];
