@@ -101,15 +101,26 @@ impl<B: Backend> Pass<B> {
         batch: usize,
         input: &B::Buffer,
     ) {
-        for l in first..self.hidden.len() {
-            let (before, rest) = self.hidden.split_at_mut(l);
-            let source = before.last().map_or(input, |record| &record.a);
+        for (l, layer) in network.hidden().iter().enumerate().skip(first) {
             let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
-            let layer = &network.hidden()[l];
-            backend.forward(layer, batch, weight, bias, source, &mut rest[0]);
+            let (source, to) = self.source_and_place(l, input);
+            backend.forward(layer, batch, weight, bias, source, to);
         }
         let last = self.hidden.len().checked_sub(1);
         self.finish(last, backend, network, weights, batch, input);
+    }
+
+    /// What hidden layer `l` runs on, which the one below left behind, or the input; and its own place.
+    fn source_and_place<'a>(
+        &'a mut self,
+        l: usize,
+        input: &'a B::Buffer,
+    ) -> (&'a B::Buffer, &'a mut Record<B::Buffer>) {
+        let (before, rest) = self.hidden.split_at_mut(l);
+        (
+            before.last().map_or(input, |record| &record.a),
+            &mut rest[0],
+        )
     }
 
     /// Runs the network for every layer's z and inverse deviation, and its outputs: activations are of no use afterwards.
@@ -125,10 +136,9 @@ impl<B: Backend> Pass<B> {
     ) {
         for (l, layer) in network.hidden().iter().enumerate() {
             self.exchange_activations(l);
-            let (before, rest) = self.hidden.split_at_mut(l);
-            let source = before.last().map_or(input, |record| &record.a);
             let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
-            backend.forward_slopes(layer, batch, weight, bias, source, &mut rest[0]);
+            let (source, to) = self.source_and_place(l, input);
+            backend.forward_slopes(layer, batch, weight, bias, source, to);
         }
         let last = self.hidden.len().checked_sub(1);
         self.finish(last, backend, network, weights, batch, input);

@@ -99,11 +99,10 @@ impl Kernel for AddOuterProduct {
         let Self { product, sum } = self;
         for column in (0..product.outputs).step_by(2 * V::LEN) {
             for (from, rows) in tiles_of::<V>(product, column) {
-                let ahead = std::ptr::null();
                 let place = Place {
                     column,
                     delta: product.delta.wrapping_add(column),
-                    ahead,
+                    ahead: std::ptr::null(),
                 };
                 // SAFETY: the contract of [`add_outer_product`]; rows and columns lie inside the product.
                 unsafe { outer_tile::<V>(product, place, (from, rows), sum) };

@@ -8,7 +8,7 @@ use super::panel::{self, Column, Cut, FeedbackPort, ForwardPort, Part, Slopes, T
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
-use super::tile::LINE;
+use super::tile::{LINE, ask_for};
 use super::twin::Twin;
 use crate::{NORM_EPSILON, Norm};
 use std::marker::PhantomData;
@@ -43,10 +43,8 @@ impl Finish<'_> {
     #[inline(always)]
     pub(super) unsafe fn ask_for_z<V: Lanes>(&self, location: usize, len: usize) {
         if let Self::Feedback { path, .. } = self {
-            for line in path.z[location * len..][..len].chunks(LINE) {
-                // SAFETY: any address may be asked for.
-                unsafe { V::prefetch(line.as_ptr()) };
-            }
+            // SAFETY: handed on from the caller.
+            unsafe { ask_for::<V>(&path.z[location * len..][..len]) };
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::outer_product::{
     FEW_INPUTS, OuterProduct, Sum, add_outer_product, add_rows, add_three_outer_products,
 };
+use crate::cpu::pairs::MOST_INPUTS;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
 use crate::cpu::weight_gradient::{CHUNKS, PARTIAL_VALUES};
@@ -283,7 +284,7 @@ impl ChunkKernel<'_> {
                 };
                 let (first, matrix) = (sources.add(point * source), inputs * outputs);
                 let sums = [0, 1, 2].map(|tap| self.sums.at((point * TAPS + tap) * matrix));
-                if V::PAIRED && inputs <= FEW_INPUTS && outputs == V::LEN {
+                if V::PAIRED && inputs <= MOST_INPUTS && outputs == V::LEN {
                     let taps = Taps {
                         sources: first,
                         signals: product.delta,
