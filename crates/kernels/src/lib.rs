@@ -26,4 +26,4 @@ pub use gpu::{
 };
 pub use layer::{Activation, Layer, NORM_EPSILON, Norm, RecurrentCell};
 pub use reference::Reference;
-pub use wiring::{Link, Links, Wiring};
+pub use wiring::{ConvGrid, Link, Links, Wiring};

@@ -49,6 +49,20 @@ impl Links {
     }
 }
 
+/// The grids that a 3×3 convolution links: destination `(i, j)` sees the sources from
+/// `(i·stride − before[0], j·stride − before[1])` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvGrid {
+    /// Height and width.
+    pub sources: [usize; 2],
+    /// Height and width.
+    pub destinations: [usize; 2],
+    /// Sources from one destination's to the next one's.
+    pub stride: usize,
+    /// Rows and columns of padding before the first source.
+    pub before: [usize; 2],
+}
+
 /// The wiring of a layer, with its transpose.
 ///
 /// A layer computes `panel(dst) = Σ_(tap, src) panel(src) · W[tap]` where a panel is the
@@ -60,8 +74,7 @@ pub struct Wiring {
     taps: usize,
     forward: Links,
     backward: Links,
-    /// Height and width, of a 3×3 convolution of stride 1.
-    same_grid: Option<(usize, usize)>,
+    conv_grid: Option<ConvGrid>,
     /// Sources and destinations in a row of their grids; all of them where there is no grid.
     across: [usize; 2],
 }
@@ -85,7 +98,7 @@ impl Wiring {
             across: [sources, incoming.len()],
             forward: Links::new(incoming),
             backward: Links::new(outgoing),
-            same_grid: None,
+            conv_grid: None,
         }
     }
 
@@ -122,7 +135,12 @@ impl Wiring {
             }
         }
         let mut wiring = Self::new(9, height * width, incoming);
-        wiring.same_grid = (stride == 1).then_some((height, width));
+        wiring.conv_grid = Some(ConvGrid {
+            sources: [height, width],
+            destinations: [out_height, out_width],
+            stride,
+            before: [pad_rows, pad_columns],
+        });
         wiring.across = [width, out_width];
         wiring
     }
@@ -173,9 +191,15 @@ impl Wiring {
         Self::new(count * count, count, incoming)
     }
 
+    /// The grids of a 3×3 convolution; none of other wirings.
+    pub fn conv_grid(&self) -> Option<ConvGrid> {
+        self.conv_grid
+    }
+
     /// Height and width of the grid, of a 3×3 convolution of stride 1; none of other wirings.
     pub fn same_grid(&self) -> Option<(usize, usize)> {
-        self.same_grid
+        let grid = self.conv_grid.filter(|grid| grid.stride == 1)?;
+        Some((grid.sources[0], grid.sources[1]))
     }
 
     /// How many locations lie in a row of the grids of sources and of destinations; all of them where there is no grid.

@@ -58,29 +58,40 @@ fn convolutions_of_every_stride_norm_and_activation() {
     check_all(cases::convolutions());
 }
 
-/// Grids and channels for which stride 1 is computed in tiles of 4×4, whole and cut off at the border.
+/// Grids and channels that are computed in tiles of 4×4, whole and cut off at the border, of both strides and every padding.
 #[test]
 fn tiled_convolutions() {
     let cases = [
-        (4, 4, 32, 32, 5),
-        (4, 7, 33, 40, 7),
-        (7, 7, 40, 65, 6),
-        (8, 8, 64, 32, 13),
-        (9, 13, 32, 47, 3),
-        (16, 12, 100, 33, 5),
-        (7, 8, 129, 96, 1),
-        (12, 5, 40, 49, 6),
-        (4, 4, 128, 130, 35),
+        (4, 4, 1, 32, 32, 5),
+        (4, 7, 1, 33, 40, 7),
+        (7, 7, 1, 40, 65, 6),
+        (8, 8, 1, 64, 32, 13),
+        (9, 13, 1, 32, 47, 3),
+        (16, 12, 1, 100, 33, 5),
+        (7, 8, 1, 129, 96, 1),
+        (12, 5, 1, 40, 49, 6),
+        (4, 4, 1, 128, 130, 35),
+        (16, 16, 2, 32, 33, 6),
+        (31, 15, 2, 40, 32, 7),
+        (8, 16, 2, 64, 100, 13),
+        (29, 32, 2, 33, 47, 3),
+        (32, 31, 2, 129, 70, 1),
+        (16, 8, 2, 32, 130, 35),
     ];
-    for (i, (height, width, inputs, outputs, batch)) in cases.into_iter().enumerate() {
+    for (i, (height, width, stride, inputs, outputs, batch)) in cases.into_iter().enumerate() {
         let norm = match batch {
             1 => Norm::None,
             _ => NORMS[i % 3],
         };
         let activation = ACTIVATIONS[i % 4];
-        let wiring = Wiring::conv3x3(height, width, 1);
+        let wiring = Wiring::conv3x3(height, width, stride);
         let case = Case::new(wiring, inputs, outputs, batch, norm, activation);
-        let name = format!("{height}×{width}, {inputs} to {outputs}, {norm:?} {activation:?}");
+        let name = format!(
+            "{height}×{width}, stride {stride}, {inputs} to {outputs}, {norm:?} {activation:?}"
+        );
+        let portable = CpuBackend::with_instruction_set(1, InstructionSet::Portable);
+        let kernels = portable.expect("always there").kernels(&case.layer);
+        assert!(kernels.forward.starts_with("Winograd tiles"), "{name}");
         check(&case, &name);
         check_as(&case, &format!("{name}, strict"), CpuBackend::strict);
     }

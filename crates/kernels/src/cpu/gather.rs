@@ -87,10 +87,17 @@ impl CpuBackend {
             return;
         }
         if let Some(tiles) = self.tiles(layer) {
-            let packing =
-                winograd::pack(&workers, layer, direction, (weight, self.rounds()), packed);
-            let weights = (&packed[..], packing);
-            winograd::gather(&mut workers, tiles, batch, panels, weights, finish);
+            let weight = (weight, self.rounds());
+            let packing = winograd::pack(&workers, (layer, tiles), direction, weight, packed);
+            let gather = winograd::Gather {
+                tiles,
+                direction,
+                batch,
+                panels,
+                packed,
+                packing,
+            };
+            winograd::gather(&mut workers, gather, finish);
             return;
         }
         if dense::is_product(layer) {

@@ -38,6 +38,7 @@ fn cases() -> Vec<Case> {
         conv(4, 4, 1, 33, 40, 5, Norm::Location, 0),
         conv(7, 5, 1, 32, 47, 9, Norm::Channel, 3),
         conv(4, 8, 1, 40, 32, 7, Norm::None, 1),
+        conv(8, 16, 2, 33, 32, 6, Norm::Location, 0),
         Case::new(Wiring::dense(), 30, 21, 10, Norm::None, ACTIVATIONS[0]),
     ]
 }

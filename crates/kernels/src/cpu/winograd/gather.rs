@@ -1,49 +1,76 @@
-//! Forward pass and feedback: a tile's sources to points, 36 products, and back to finished panels.
+//! Forward pass and feedback: a tile's sources to points, a product at each, and back to finished panels.
 
-use super::transform::{Destinations, Sources, plane, to_points};
-use super::{LINKS, POINTS, TILE, Tiles, apart};
+use super::stride_2::{self, Even, Odd};
+use super::transform::{Side, Whole, plane, to_points};
+use super::{MATRICES, SIDE, TILE, Tiles, apart};
+use crate::Link;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
-use crate::cpu::pack::Packing;
+use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
 use crate::cpu::tile::{GatherSource, LINE, gather_block};
 
-/// Fills and finishes all panels of a grid from `panels`, `[location, batch, depth]`, and weights packed at the
-/// points.
-pub(in crate::cpu) fn gather(
+/// What is gathered.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Gather<'a> {
+    pub tiles: Tiles,
+    pub direction: Direction,
+    /// Samples of a panel.
+    pub batch: usize,
+    /// `[location, batch, depth]`
+    pub panels: &'a [f32],
+    /// Weights as [`pack`](super::pack) left them.
+    pub packed: &'a [f32],
+    pub packing: Packing,
+}
+
+/// Fills and finishes all panels of a grid.
+pub(in crate::cpu) fn gather(workers: &mut Workers<'_>, gather: Gather<'_>, finish: Finish<'_>) {
+    match gather.tiles.grid.stride {
+        1 => gather_by::<1>(workers, gather, finish),
+        _ => gather_by::<2>(workers, gather, finish),
+    }
+}
+
+fn gather_by<const STRIDE: usize>(
     workers: &mut Workers<'_>,
-    tiles: Tiles,
-    batch: usize,
-    panels: &[f32],
-    (packed, packing): (&[f32], Packing),
+    gather: Gather<'_>,
     finish: Finish<'_>,
 ) {
+    let Gather {
+        tiles,
+        direction,
+        batch,
+        packing,
+        ..
+    } = gather;
+    // Of a tile, or of the greatest of its parts that have any.
+    let points = match STRIDE {
+        1 => MATRICES,
+        _ => stride_2::MOST_POINTS,
+    };
     let (threads, set) = (workers.threads, workers.set);
     // A grid of few tiles is divided further: each item transforms the sources for its own columns.
     let parts = (2 * threads.count()).div_ceil(tiles.count());
     let parts = parts.min(packing.blocks());
-    let cost = POINTS * batch * packing.depth * packing.columns / parts;
-    let chunk = Chunks::of(batch, packing);
+    let cost = points * batch * packing.depth * packing.columns / parts;
+    let chunk = Chunks::of(points, batch, packing);
     let blocks = packing.blocks().div_ceil(parts);
     let filled = blocks * TILE * TILE * batch * packing.block;
-    let len = POINTS * (chunk.points + chunk.products) + filled;
+    let len = points * (chunk.points + chunk.products) + filled;
     let work = |scratch: &mut [f32], item: usize| {
         let (tile, part) = (item / parts, item % parts);
         let edge = |part: usize| part * packing.blocks() / parts;
-        let (points, rest) = scratch.split_at_mut(POINTS * chunk.points);
-        let (products, filled) = rest.split_at_mut(POINTS * chunk.products);
-        let kernel = TileKernel {
-            tiles,
+        let (at_points, rest) = scratch.split_at_mut(points * chunk.points);
+        let (products, filled) = rest.split_at_mut(points * chunk.products);
+        let kernel = TileKernel::<STRIDE> {
+            gather,
             tile,
             blocks: edge(part)..edge(part + 1),
-            batch,
             chunk,
-            panels,
-            packed,
-            packing,
             finish,
-            points,
+            points: at_points,
             products,
             filled,
         };
@@ -52,8 +79,8 @@ pub(in crate::cpu) fn gather(
         unsafe { set.run_wide(kernel) };
     };
     workers.for_each(tiles.count() * parts, cost, len, work);
-    let locations = tiles.height * tiles.width;
-    complete(threads, set, locations, batch, packing, finish);
+    let [height, width] = tiles.destinations(direction, [0, 0]).grid;
+    complete(threads, set, height * width, batch, packing, finish);
 }
 
 /// How far ahead of their use values are asked for, at least.
@@ -76,8 +103,8 @@ impl Chunks {
     /// Values of a chunk at the points that one aims at.
     const VALUES: usize = 56 << 10;
 
-    fn of(batch: usize, packing: Packing) -> Self {
-        let count = (POINTS * batch * packing.depth).div_ceil(Self::VALUES);
+    fn of(points: usize, batch: usize, packing: Packing) -> Self {
+        let count = (points * batch * packing.depth).div_ceil(Self::VALUES);
         let count = count.clamp(1, batch.div_ceil(FEWEST_SAMPLES));
         let samples = batch.div_ceil(count);
         Self {
@@ -95,76 +122,200 @@ impl Chunks {
     }
 }
 
-struct TileKernel<'a> {
-    tiles: Tiles,
+struct TileKernel<'a, const STRIDE: usize> {
+    gather: Gather<'a>,
     tile: usize,
     blocks: std::ops::Range<usize>,
-    batch: usize,
     chunk: Chunks,
-    panels: &'a [f32],
-    packed: &'a [f32],
-    packing: Packing,
     finish: Finish<'a>,
     /// `[point, sample of the chunk, depth]`
     points: &'a mut [f32],
     /// `[point, sample of the chunk, column of the block]`
     products: &'a mut [f32],
-    /// `[block, destination of the tile, batch, column of the block]`
+    /// `[block, destination, batch, column of the block]`
     filled: &'a mut [f32],
 }
 
-impl Kernel for TileKernel<'_> {
+impl<const STRIDE: usize> Kernel for TileKernel<'_, STRIDE> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        let (batch, packing, chunk) = (self.batch, self.packing, self.chunk);
-        let (depth, columns) = (packing.depth, packing.block);
-        let sources = self
-            .tiles
-            .sources(self.tile, self.panels.as_ptr(), batch * depth);
-        let size = batch * columns;
+    unsafe fn run<V: Lanes>(mut self) {
         // SAFETY: sources are whole panels or null; the scratch arrays have the lengths that `gather` gave them.
         unsafe {
+            match (STRIDE, self.gather.direction) {
+                (1, _) => {
+                    self.fill::<Whole, Whole, V, 6, 6>(false);
+                    self.finish::<V>([0, 0]);
+                }
+                (_, Direction::Forward) => {
+                    self.fill::<Even, Even, V, 5, 5>(false);
+                    self.fill::<Even, Odd, V, 5, 4>(true);
+                    self.fill::<Odd, Even, V, 4, 5>(true);
+                    self.fill_plain::<V>(true);
+                    self.finish::<V>([0, 0]);
+                }
+                (_, Direction::Backward) => {
+                    self.fill::<Even, Even, V, 5, 5>(false);
+                    self.finish::<V>([0, 0]);
+                    self.fill::<Even, Odd, V, 5, 4>(false);
+                    self.finish::<V>([0, 1]);
+                    self.fill::<Odd, Even, V, 4, 5>(false);
+                    self.finish::<V>([1, 0]);
+                    self.fill_plain::<V>(false);
+                    self.finish::<V>([1, 1]);
+                }
+            }
+        }
+    }
+}
+
+impl<const STRIDE: usize> TileKernel<'_, STRIDE> {
+    /// Fills the destinations of the tile from a part of its rows and columns, or adds that part.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; panels and scratch arrays of the layer's shape.
+    #[inline(always)]
+    unsafe fn fill<R: Side<NR>, C: Side<NC>, V: Lanes, const NR: usize, const NC: usize>(
+        &mut self,
+        add: bool,
+    ) {
+        let Gather {
+            tiles,
+            direction,
+            batch,
+            panels,
+            packing,
+            ..
+        } = self.gather;
+        let (depth, columns, chunk) = (packing.depth, packing.block, self.chunk);
+        let size = batch * columns;
+        let sources = tiles.sources(direction, [R::FIRST, C::FIRST]);
+        let sources = sources.panels(self.tile, panels.as_ptr(), batch * depth);
+        // SAFETY: handed on from the caller.
+        unsafe {
             for (first, samples) in chunk.samples(batch) {
-                let len = samples * depth;
+                let from = (first * depth, samples * depth);
                 let to = (self.points.as_mut_ptr(), chunk.points);
-                to_points::<Sources, V, 6>(&sources, (first * depth, len), AHEAD, to);
+                to_points::<R::Sources, C::Sources, V, NR, NC, NR, NC>(&sources, from, AHEAD, to);
                 for (place, block) in self.blocks.clone().enumerate() {
-                    for (point, link) in LINKS.iter().enumerate() {
-                        let source = GatherSource {
-                            links: std::slice::from_ref(link),
-                            panels: self.points.as_ptr(),
-                            panel_len: chunk.points,
-                            batch: samples,
-                            depth,
-                            row: depth,
-                            weights: self.packed.as_ptr().add(block * packing.block_len()),
-                            block: columns,
-                            add: false,
-                            next: [&[]; 2],
-                        };
+                    for point in 0..NR * NC {
+                        let matrix = R::MATRIX[point / NC] * SIDE + C::MATRIX[point % NC];
+                        let panel = self.points.as_ptr().add(point * chunk.points);
                         let out = self.products.as_mut_ptr().add(point * chunk.products);
-                        gather_block::<V>(source, out);
+                        self.multiply::<V>((panel, samples), (block, matrix), false, out);
                     }
                     let filled = self.filled.as_mut_ptr().add(place * TILE * TILE * size);
                     for at in (0..samples * columns).step_by(V::LEN) {
                         let from = self.products.as_ptr().add(at);
                         let to = filled.add(first * columns + at);
-                        plane::<Destinations, V, 6, TILE>(
-                            |i, j| V::load(from.add((i * 6 + j) * chunk.products)),
-                            |i, j, value| value.store(to.add((i * TILE + j) * size)),
+                        plane::<R::Destinations, C::Destinations, V, NR, NC, TILE, TILE>(
+                            |i, j| V::load(from.add((i * NC + j) * chunk.products)),
+                            |i, j, value| {
+                                let to = to.add((i * TILE + j) * size);
+                                let value = match add {
+                                    true => V::load(to).add(value),
+                                    false => value,
+                                };
+                                value.store(to);
+                            },
                         );
                     }
                 }
             }
-            for (place, block) in self.blocks.clone().enumerate() {
-                for i in 0..TILE * TILE {
-                    // The next destination's z arrives while this one is finished.
-                    let next = self.tiles.destination(self.tile, i + 1);
+        }
+    }
+
+    /// The same from odd rows and columns, which have one tap and are not transformed.
+    ///
+    /// # Safety
+    /// As for [`fill`](Self::fill).
+    #[inline(always)]
+    unsafe fn fill_plain<V: Lanes>(&mut self, add: bool) {
+        let Gather {
+            tiles,
+            direction,
+            batch,
+            panels,
+            packing,
+            ..
+        } = self.gather;
+        let size = batch * packing.block;
+        let sources = tiles.sources(direction, [Odd::FIRST; 2]);
+        let sources: [[_; TILE]; TILE] =
+            sources.panels(self.tile, panels.as_ptr(), batch * packing.depth);
+        for (place, block) in self.blocks.clone().enumerate() {
+            for (i, &panel) in sources.iter().flatten().enumerate() {
+                // Where there is no source, there is no destination in the grid.
+                if !panel.is_null() {
+                    let at = (place * TILE * TILE + i) * size;
+                    let out = self.filled[at..][..size].as_mut_ptr();
+                    // SAFETY: handed on from the caller.
+                    unsafe { self.multiply::<V>((panel, batch), (block, MATRICES - 1), add, out) };
+                }
+            }
+        }
+    }
+
+    /// Multiplies a panel of so many samples with one block of a matrix.
+    ///
+    /// # Safety
+    /// As for [`fill`](Self::fill); room for the products.
+    #[inline(always)]
+    unsafe fn multiply<V: Lanes>(
+        &self,
+        (panel, samples): (*const f32, usize),
+        (block, matrix): (usize, usize),
+        add: bool,
+        out: *mut f32,
+    ) {
+        let Gather {
+            packed, packing, ..
+        } = self.gather;
+        let link = Link {
+            tap: matrix as u32,
+            location: 0,
+        };
+        let source = GatherSource {
+            links: &[link],
+            panels: panel,
+            panel_len: 0,
+            batch: samples,
+            depth: packing.depth,
+            row: packing.depth,
+            weights: packed[block * packing.block_len()..].as_ptr(),
+            block: packing.block,
+            add,
+            next: [&[]; 2],
+        };
+        // SAFETY: handed on from the caller.
+        unsafe { gather_block::<V>(source, out) };
+    }
+
+    /// Finishes the destinations that were filled, from the tile's row and column `first` on.
+    ///
+    /// # Safety
+    /// As for [`fill`](Self::fill).
+    #[inline(always)]
+    unsafe fn finish<V: Lanes>(&mut self, first: [usize; 2]) {
+        let Gather {
+            tiles,
+            direction,
+            batch,
+            packing,
+            ..
+        } = self.gather;
+        let size = batch * packing.block;
+        let destinations = tiles.destinations(direction, first);
+        let location = |i: usize| destinations.location(self.tile, i / TILE, i % TILE);
+        for (place, block) in self.blocks.clone().enumerate() {
+            for i in 0..TILE * TILE {
+                // The next destination's z arrives while this one is finished.
+                let next = (i + 1 < TILE * TILE).then(|| location(i + 1)).flatten();
+                // SAFETY: handed on from the caller.
+                unsafe {
                     if let Some(next) = next.filter(|_| place == 0) {
                         self.finish.ask_for_z::<V>(next, batch * packing.columns);
                     }
-                    let location = self.tiles.destination(self.tile, i);
-                    if let Some(location) = location {
+                    if let Some(location) = location(i) {
                         let at = (place * TILE * TILE + i) * size;
                         let scratch = self.filled.as_mut_ptr().add(at);
                         finish_block::<V>(&self.finish, packing, (location, block), batch, scratch);

@@ -1,12 +1,14 @@
-//! Weight gradients: outer products at the 36 points, summed over tiles in an order that the shape fixes.
+//! Weight gradients: outer products at the points, summed by matrices and over tiles in an order that the shape fixes.
 
 use super::gather::AHEAD;
-use super::transform::{Gradient, Line, Panels, Signals, Sources, plane};
-use super::{POINTS, TILE, Tiles, apart, transform};
+use super::stride_2::{self, Even, Odd};
+use super::transform::{self, Line, Panels, Side, Whole, plane};
+use super::{MATRICES, SIDE, TILE, Tiles, apart};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
+use crate::cpu::pack::Direction;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
 use crate::cpu::weight_gradient::Operands;
@@ -25,9 +27,6 @@ const INPUTS: [usize; 3] = [128, 64, 32];
 /// Outputs whose signals are transformed at once.
 const OUTPUTS: usize = 128;
 
-/// The point that is at 1 along both sides: there, signals are the sums of all sixteen destinations.
-const AT_ONE: usize = 7;
-
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
 pub(in crate::cpu) fn gradient(
     workers: &mut Workers<'_>,
@@ -37,28 +36,49 @@ pub(in crate::cpu) fn gradient(
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
+    let gradient = match tiles.grid.stride {
+        1 => gradient_by::<1>,
+        _ => gradient_by::<2>,
+    };
+    gradient(workers, tiles, operands, partials, weights, biases);
+}
+
+fn gradient_by<const STRIDE: usize>(
+    workers: &mut Workers<'_>,
+    tiles: Tiles,
+    operands: &Operands<'_>,
+    partials: &mut CpuBuffer,
+    weights: &mut [f32],
+    biases: &mut [f32],
+) {
+    // Of a tile, or of the greatest of its parts that have any.
+    let (points, products) = match STRIDE {
+        1 => (MATRICES, MATRICES),
+        _ => (stride_2::MOST_POINTS, stride_2::PRODUCTS),
+    };
     let (layer, batch, set) = (operands.layer, operands.batch, workers.set);
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
-    let chunks = (PARTIAL_VALUES / (POINTS * matrix)).clamp(2, CHUNKS);
+    let chunks = (PARTIAL_VALUES / (MATRICES * matrix)).clamp(2, CHUNKS);
     let chunks = chunks.min(tiles.count() / FEWEST_TILES).max(1);
     let most = INPUTS
         .into_iter()
         .find(|most| chunks * inputs.div_ceil(*most) >= 2 * workers.threads.count())
         .unwrap_or(INPUTS[INPUTS.len() - 1]);
     let blocks = inputs.div_ceil(most);
-    // Behind a chunk's sums at the points lies its sum of biases.
-    let chunk_len = (POINTS * matrix + outputs).next_multiple_of(16);
+    // Behind a chunk's sums lies its sum of biases.
+    let chunk_len = (MATRICES * matrix + outputs).next_multiple_of(16);
     partials.reserve(chunks * chunk_len);
     let shared = Pointer::new(partials);
-    let cost = POINTS * tiles.count() * matrix * batch / (chunks * blocks);
+    let cost = products * tiles.count() * matrix * batch / (chunks * blocks);
     let source = apart(batch * inputs.min(most));
     let signal = apart(batch * outputs.min(OUTPUTS));
     let work = |scratch: &mut [f32], task: usize| {
         let (chunk, block) = (task / blocks, task % blocks);
         let part = |i: usize| i * tiles.count() / chunks;
-        let (sources, signals) = scratch.split_at_mut(POINTS * source);
-        let kernel = ChunkKernel {
+        let (sources, signals) = scratch.split_at_mut(points * source);
+        let kernel = ChunkKernel::<STRIDE> {
+            distances: (source, signal),
             tiles,
             operands,
             part: part(chunk)..part(chunk + 1),
@@ -72,12 +92,12 @@ pub(in crate::cpu) fn gradient(
         // the chunk's biases.
         unsafe { set.run_wide(kernel) };
     };
-    workers.for_each(chunks * blocks, cost, POINTS * (source + signal), work);
+    workers.for_each(chunks * blocks, cost, points * (source + signal), work);
     let partials = &partials[..chunks * chunk_len];
     let out = Pointer::new(weights);
-    let cost = 2 * POINTS * outputs * chunks;
+    let cost = 2 * MATRICES * outputs * chunks;
     workers.threads.for_each(inputs, cost, |_, input| {
-        let kernel = RowKernel {
+        let kernel = RowKernel::<STRIDE> {
             partials,
             chunk_len,
             input,
@@ -91,29 +111,31 @@ pub(in crate::cpu) fn gradient(
     let biases = &mut biases[..outputs];
     biases.fill(0.0);
     for chunk in partials.chunks_exact(chunk_len) {
-        for (sum, v) in biases.iter_mut().zip(&chunk[POINTS * matrix..]) {
+        for (sum, v) in biases.iter_mut().zip(&chunk[MATRICES * matrix..]) {
             *sum += v;
         }
     }
 }
 
-struct ChunkKernel<'a> {
+struct ChunkKernel<'a, const STRIDE: usize> {
     tiles: Tiles,
     operands: &'a Operands<'a>,
     /// Tiles of this chunk.
-    part: std::ops::Range<usize>,
+    part: Range<usize>,
     /// Inputs of this task.
-    rows: std::ops::Range<usize>,
-    /// `[point, input of the whole layer, output]`, then the biases.
+    rows: Range<usize>,
+    /// `[matrix, input of the whole layer, output]`, then the biases.
     sums: Pointer,
     with_bias: bool,
+    /// From one point's sources and signals to the next one's.
+    distances: (usize, usize),
     /// `[point, batch, input of this task]`
     sources: &'a mut [f32],
     /// `[point, batch, output of a block]`
     signals: &'a mut [f32],
 }
 
-impl Kernel for ChunkKernel<'_> {
+impl<const STRIDE: usize> Kernel for ChunkKernel<'_, STRIDE> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(mut self) {
         let (inputs, outputs) = (self.operands.layer.inputs, self.operands.layer.outputs);
@@ -121,83 +143,115 @@ impl Kernel for ChunkKernel<'_> {
         unsafe {
             if self.with_bias {
                 self.sums
-                    .slice(POINTS * inputs * outputs, outputs)
+                    .slice(MATRICES * inputs * outputs, outputs)
                     .fill(0.0);
             }
             for tile in self.part.clone() {
-                self.transform_sources::<V>(tile);
-                for first in (0..outputs).step_by(OUTPUTS) {
-                    let columns = first..(first + OUTPUTS).min(outputs);
-                    self.transform_signals::<V>(tile, columns.clone());
-                    self.add_products::<V>(columns, tile > self.part.start);
+                match STRIDE {
+                    1 => self.add::<Whole, Whole, V, 6, 6>(tile),
+                    _ => {
+                        self.add::<Even, Even, V, 5, 5>(tile);
+                        self.add::<Even, Odd, V, 5, 4>(tile);
+                        self.add::<Odd, Even, V, 4, 5>(tile);
+                        self.add::<Odd, Odd, V, 4, 4>(tile);
+                    }
                 }
             }
         }
     }
 }
 
-impl ChunkKernel<'_> {
-    /// A tile's sources at the points.
+impl<const STRIDE: usize> ChunkKernel<'_, STRIDE> {
+    /// Adds to the sums what a part of a tile's rows and columns gives.
     ///
     /// # Safety
     /// The instruction set of `V`; panels and scratch arrays of the layer's shape.
     #[inline(always)]
-    unsafe fn transform_sources<V: Lanes>(&mut self, tile: usize) {
-        let &Operands { batch, input, .. } = self.operands;
-        let depth = self.operands.layer.inputs;
-        let places = self.tiles.sources(tile, input.as_ptr(), batch * depth);
-        // SAFETY: handed on from the caller.
-        unsafe {
-            to_points::<Sources, V, 6>(&places, (batch, depth), self.rows.clone(), self.sources);
-        }
-    }
-
-    /// Some columns of a tile's signals at the points.
-    ///
-    /// # Safety
-    /// As for the sources.
-    #[inline(always)]
-    unsafe fn transform_signals<V: Lanes>(&mut self, tile: usize, columns: Range<usize>) {
-        let &Operands { batch, delta, .. } = self.operands;
-        let depth = self.operands.layer.outputs;
-        let places = self.tiles.destinations(tile, delta.as_ptr(), batch * depth);
-        // SAFETY: handed on from the caller.
-        unsafe {
-            to_points::<Signals, V, TILE>(&places, (batch, depth), columns, self.signals);
-        }
-    }
-
-    /// Adds the products of a tile's sources and of its signals of some columns to the sums, or puts them there.
-    ///
-    /// # Safety
-    /// As for the sources; both transformed.
-    #[inline(always)]
-    unsafe fn add_products<V: Lanes>(&self, columns: Range<usize>, add: bool) {
-        let &Operands { layer, batch, .. } = self.operands;
+    unsafe fn add<R: Side<NR>, C: Side<NC>, V: Lanes, const NR: usize, const NC: usize>(
+        &mut self,
+        tile: usize,
+    ) {
+        let &Operands {
+            layer,
+            batch,
+            input,
+            delta,
+        } = self.operands;
         let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let (source, signal) = (self.sources.len() / POINTS, self.signals.len() / POINTS);
-        let (rows, len) = (self.rows.len(), columns.len());
+        let (source, signal) = self.distances;
+        let first = [R::FIRST, C::FIRST];
+        let places = self.tiles.sources(Direction::Forward, first);
+        let places = places.panels(tile, input.as_ptr(), batch * inputs);
+        let rows = self.rows.clone();
+        let to = (&mut *self.sources, source);
         // SAFETY: handed on from the caller.
         unsafe {
-            for point in 0..POINTS {
+            to_points::<R::Sources, C::Sources, V, NR, NC, NR, NC>(
+                &places,
+                (batch, inputs),
+                rows,
+                to,
+            );
+        }
+        let places = self.tiles.destinations(Direction::Forward, first);
+        let places = places.panels(tile, delta.as_ptr(), batch * outputs);
+        for from in (0..outputs).step_by(OUTPUTS) {
+            let columns = from..(from + OUTPUTS).min(outputs);
+            let to = (&mut *self.signals, signal);
+            // SAFETY: handed on from the caller.
+            unsafe {
+                to_points::<R::Signals, C::Signals, V, TILE, TILE, NR, NC>(
+                    &places,
+                    (batch, outputs),
+                    columns.clone(),
+                    to,
+                );
+            }
+            let mut added = [false; MATRICES];
+            for point in 0..NR * NC {
+                let matrix = R::MATRIX[point / NC] * SIDE + C::MATRIX[point % NC];
                 let product = OuterProduct {
                     a: self.sources[point * source..].as_ptr(),
-                    inputs: rows,
-                    rows,
+                    inputs: self.rows.len(),
+                    rows: self.rows.len(),
                     delta: self.signals[point * signal..].as_ptr(),
-                    delta_row: len,
-                    outputs: len,
+                    delta_row: columns.len(),
+                    outputs: columns.len(),
                     batch,
                 };
-                let at = (point * inputs + self.rows.start) * outputs + columns.start;
-                let sum = Sum::more(self.sums.at(at), outputs);
-                add_outer_product::<V>(product, Sum { add, ..sum });
+                let add = tile > self.part.start || added[matrix];
+                // SAFETY: handed on from the caller.
+                unsafe { self.add_product::<V>(product, matrix, columns.start, add) };
+                added[matrix] = true;
             }
-            if self.with_bias {
-                let at_one = &self.signals[AT_ONE * signal..][..batch * len];
-                let biases = POINTS * inputs * outputs + columns.start;
-                add_rows::<V>(at_one, self.sums.slice(biases, len));
+            if self.with_bias && first == [0, 0] {
+                // The second point of a side is at 1: there, signals are the sums of all destinations.
+                let at_one = &self.signals[(NC + 1) * signal..][..batch * columns.len()];
+                let biases = MATRICES * inputs * outputs + columns.start;
+                // SAFETY: this task alone has the biases.
+                unsafe { add_rows::<V>(at_one, self.sums.slice(biases, columns.len())) };
             }
+        }
+    }
+
+    /// Adds a product to the sums of a matrix from column `column` on, or puts it there.
+    ///
+    /// # Safety
+    /// As for [`add`](Self::add).
+    #[inline(always)]
+    unsafe fn add_product<V: Lanes>(
+        &self,
+        product: OuterProduct,
+        matrix: usize,
+        column: usize,
+        add: bool,
+    ) {
+        let layer = self.operands.layer;
+        let at = (matrix * layer.inputs + self.rows.start) * layer.outputs + column;
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let sum = Sum::more(self.sums.at(at), layer.outputs);
+            add_outer_product::<V>(product, Sum { add, ..sum });
         }
     }
 }
@@ -206,15 +260,26 @@ impl ChunkKernel<'_> {
 /// distance apart.
 ///
 /// # Safety
-/// As for the sources.
+/// The instruction set of `V`; panels and room at the points of that shape.
 #[inline(always)]
-unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
-    places: &Panels<N>,
+unsafe fn to_points<
+    R,
+    C,
+    V: Lanes,
+    const NR: usize,
+    const NC: usize,
+    const PR: usize,
+    const PC: usize,
+>(
+    places: &Panels<NR, NC>,
     (batch, depth): (usize, usize),
     wanted: Range<usize>,
-    points: &mut [f32],
-) {
-    let (len, apart) = (wanted.len(), points.len() / POINTS);
+    (points, apart): (&mut [f32], usize),
+) where
+    R: Line<NR, PR>,
+    C: Line<NC, PC>,
+{
+    let len = wanted.len();
     // Whole rows follow each other.
     let (runs, len) = match len == depth {
         true => (1, batch * depth),
@@ -228,12 +293,12 @@ unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
         let to = (points.as_mut_ptr().wrapping_add(run * len), apart);
         let from = run * depth + wanted.start;
         // SAFETY: handed on from the caller.
-        unsafe { transform::to_points::<L, V, N>(places, (from, len), ahead, to) }
+        unsafe { transform::to_points::<R, C, V, NR, NC, PR, PC>(places, (from, len), ahead, to) }
     }
 }
 
-/// One input's gradient: chunks added in order, points to taps, scaled.
-struct RowKernel<'a> {
+/// One input's gradient: chunks added in order, matrices to taps, scaled.
+struct RowKernel<'a, const STRIDE: usize> {
     partials: &'a [f32],
     chunk_len: usize,
     input: usize,
@@ -243,32 +308,46 @@ struct RowKernel<'a> {
     out: Pointer,
 }
 
-impl Kernel for RowKernel<'_> {
+impl<const STRIDE: usize> Kernel for RowKernel<'_, STRIDE> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let (inputs, outputs) = self.shape;
-        let mut at = 0;
-        while at < outputs {
-            let count = V::LEN.min(outputs - at);
-            // SAFETY: `count` outputs from `at` on lie inside every matrix.
+        for at in (0..self.shape.1).step_by(V::LEN) {
+            // SAFETY: this item alone has its input's rows.
             unsafe {
-                let mut s = [[V::splat(0.0); 6]; 6];
-                for (point, sum) in s.iter_mut().flatten().enumerate() {
-                    let from = (point * inputs + self.input) * outputs + at;
-                    for chunk in self.partials.chunks_exact(self.chunk_len) {
-                        *sum = sum.add(load::<V>(chunk.as_ptr().add(from), count));
-                    }
+                match STRIDE {
+                    1 => self.finish::<transform::Gradient, V>(at),
+                    _ => self.finish::<stride_2::Gradient, V>(at),
                 }
-                plane::<Gradient, V, 6, 3>(
-                    |i, j| s[i][j],
-                    |i, j, value| {
-                        let to = ((i * 3 + j) * inputs + self.input) * outputs + at;
-                        let scaled = value.mul(V::splat(self.scale));
-                        store(scaled, self.out.at(to), count);
-                    },
-                );
             }
-            at += V::LEN;
+        }
+    }
+}
+
+impl<const STRIDE: usize> RowKernel<'_, STRIDE> {
+    /// One vector's outputs, from output `at` on.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; nobody else has the input's rows.
+    #[inline(always)]
+    unsafe fn finish<L: Line<SIDE, 3>, V: Lanes>(&self, at: usize) {
+        let (inputs, outputs) = self.shape;
+        let count = V::LEN.min(outputs - at);
+        // SAFETY: `count` outputs from `at` on lie inside every matrix.
+        unsafe {
+            let mut s = [[V::splat(0.0); SIDE]; SIDE];
+            for (matrix, sum) in s.iter_mut().flatten().enumerate() {
+                let from = (matrix * inputs + self.input) * outputs + at;
+                for chunk in self.partials.chunks_exact(self.chunk_len) {
+                    *sum = sum.add(load::<V>(chunk.as_ptr().add(from), count));
+                }
+            }
+            plane::<L, L, V, SIDE, SIDE, 3, 3>(
+                |i, j| s[i][j],
+                |i, j, value| {
+                    let to = ((i * 3 + j) * inputs + self.input) * outputs + at;
+                    store(value.mul(V::splat(self.scale)), self.out.at(to), count);
+                },
+            );
         }
     }
 }

@@ -1,10 +1,12 @@
-//! The five transforms of F(4×4, 3×3), each a matrix applied to both sides of a small square of vectors.
+//! Transforms, each a matrix applied to the rows and one applied to the columns of a small rectangle of vectors, and the five
+//! matrices of F(4, 3).
 
+use super::TILE;
 use crate::cpu::lanes::{Lanes, load, store};
 use crate::cpu::tile::LINE;
 
-/// Where a square of panels begins; null ones are zeros.
-pub(super) type Panels<const N: usize> = [[*const f32; N]; N];
+/// Where panels of a rectangle begin; null ones are zeros.
+pub(super) type Panels<const ROWS: usize, const COLUMNS: usize> = [[*const f32; COLUMNS]; ROWS];
 
 /// A matrix of M rows and N columns, applied to one line.
 pub(super) trait Line<const N: usize, const M: usize> {
@@ -13,30 +15,66 @@ pub(super) trait Line<const N: usize, const M: usize> {
     unsafe fn line<V: Lanes>(x: [V; N]) -> [V; M];
 }
 
-/// `L x Lᵀ`, from values that are loaded when their column's turn comes, to values that are stored row by row: all of
+/// How rows or columns of a tile, or of a part of it, are computed: N sources, as many points, and the tile's destinations.
+pub(super) trait Side<const N: usize> {
+    /// Sources to points.
+    type Sources: Line<N, N>;
+    /// Points to destinations.
+    type Destinations: Line<N, TILE>;
+    /// Signals at destinations to points, for the gradient: the adjoint of the former.
+    type Signals: Line<TILE, N>;
+    /// Where the sources begin.
+    const FIRST: usize;
+    /// Which of a side's matrices each point goes through.
+    const MATRIX: [usize; N];
+}
+
+/// Stride 1.
+pub(super) struct Whole;
+
+impl Side<6> for Whole {
+    type Sources = Sources;
+    type Destinations = Destinations;
+    type Signals = Signals;
+    const FIRST: usize = 0;
+    const MATRIX: [usize; 6] = [0, 1, 2, 3, 4, 5];
+}
+
+/// `R x Cᵀ`, from values that are loaded when their column's turn comes, to values that are stored row by row: all of
 /// them at once would not fit the registers.
 ///
 /// # Safety
 /// The instruction set of `V`.
 #[inline(always)]
-pub(super) unsafe fn plane<L: Line<N, M>, V: Lanes, const N: usize, const M: usize>(
+pub(super) unsafe fn plane<
+    R,
+    C,
+    V: Lanes,
+    const NR: usize,
+    const NC: usize,
+    const MR: usize,
+    const MC: usize,
+>(
     load: impl Fn(usize, usize) -> V,
     mut store: impl FnMut(usize, usize, V),
-) {
+) where
+    R: Line<NR, MR>,
+    C: Line<NC, MC>,
+{
     // SAFETY: arithmetic only, in the caller's instruction set.
     unsafe {
-        let mut half = [[V::splat(0.0); N]; M];
-        for j in 0..N {
-            let mut column = [V::splat(0.0); N];
+        let mut half = [[V::splat(0.0); NC]; MR];
+        for j in 0..NC {
+            let mut column = [V::splat(0.0); NR];
             for (i, value) in column.iter_mut().enumerate() {
                 *value = load(i, j);
             }
-            for (row, value) in half.iter_mut().zip(L::line(column)) {
+            for (row, value) in half.iter_mut().zip(R::line(column)) {
                 row[j] = value;
             }
         }
         for (i, row) in half.into_iter().enumerate() {
-            for (j, value) in L::line(row).into_iter().enumerate() {
+            for (j, value) in C::line(row).into_iter().enumerate() {
                 store(i, j, value);
             }
         }
@@ -49,12 +87,23 @@ pub(super) unsafe fn plane<L: Line<N, M>, V: Lanes, const N: usize, const M: usi
 /// # Safety
 /// The instruction set of `V`; readable values in the panels, writable ones at the points.
 #[inline(always)]
-pub(super) unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
-    panels: &Panels<N>,
+pub(super) unsafe fn to_points<
+    R,
+    C,
+    V: Lanes,
+    const NR: usize,
+    const NC: usize,
+    const PR: usize,
+    const PC: usize,
+>(
+    panels: &Panels<NR, NC>,
     (from, len): (usize, usize),
     ahead: usize,
     (to, apart): (*mut f32, usize),
-) {
+) where
+    R: Line<NR, PR>,
+    C: Line<NC, PC>,
+{
     let whole = len / V::LEN * V::LEN;
     // SAFETY: handed on from the caller.
     unsafe {
@@ -65,11 +114,12 @@ pub(super) unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
                     V::prefetch(panel.wrapping_add(from + ahead));
                 }
             }
-            vector_to_points::<L, V, N>(panels, (from, V::LEN), (to.add(at), apart));
+            let to = (to.add(at), apart);
+            vector_to_points::<R, C, V, NR, NC, PR, PC>(panels, (from, V::LEN), to);
         }
         if whole < len {
-            let (from, to) = (from + whole, to.add(whole));
-            vector_to_points::<L, V, N>(panels, (from, len - whole), (to, apart));
+            let to = (to.add(whole), apart);
+            vector_to_points::<R, C, V, NR, NC, PR, PC>(panels, (from + whole, len - whole), to);
         }
     }
 }
@@ -79,19 +129,30 @@ pub(super) unsafe fn to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn vector_to_points<L: Line<N, 6>, V: Lanes, const N: usize>(
-    panels: &Panels<N>,
+unsafe fn vector_to_points<
+    R,
+    C,
+    V: Lanes,
+    const NR: usize,
+    const NC: usize,
+    const PR: usize,
+    const PC: usize,
+>(
+    panels: &Panels<NR, NC>,
     (from, count): (usize, usize),
     (to, apart): (*mut f32, usize),
-) {
+) where
+    R: Line<NR, PR>,
+    C: Line<NC, PC>,
+{
     // SAFETY: handed on from the caller.
     unsafe {
-        plane::<L, V, N, 6>(
+        plane::<R, C, V, NR, NC, PR, PC>(
             |i, j| match panels[i][j] {
                 panel if panel.is_null() => V::splat(0.0),
                 panel => load::<V>(panel.wrapping_add(from), count),
             },
-            |i, j, value| store(value, to.add((i * 6 + j) * apart), count),
+            |i, j, value| store(value, to.add((i * PC + j) * apart), count),
         );
     }
 }

@@ -1,7 +1,7 @@
-//! Weights at the 36 points, `G g Gᵀ`, packed for the gather.
+//! Weights as 36 matrices, `G g Gᵀ`, packed for the gather.
 
-use super::POINTS;
-use super::transform::{Weights, plane};
+use super::transform::{self, Line, plane};
+use super::{MATRICES, SIDE, Tiles, stride_2};
 use crate::Layer;
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
@@ -10,6 +10,7 @@ use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::rounding::bf16_if;
 use crate::cpu::scratch::Workers;
+use std::marker::PhantomData;
 
 /// Weights of a 3×3 convolution as one direction reads them. Backward, the matrices are transposed and the taps
 /// reversed.
@@ -70,8 +71,21 @@ impl Squares<'_> {
     }
 }
 
-/// Transforms and packs a layer's weights, `[block][point][depth][block columns]`.
+/// Transforms and packs a layer's weights, `[block][matrix][depth][block columns]`.
 pub(in crate::cpu) fn pack(
+    workers: &Workers<'_>,
+    (layer, tiles): (&Layer, Tiles),
+    direction: Direction,
+    weight: (&[f32], bool),
+    out: &mut CpuBuffer,
+) -> Packing {
+    match tiles.grid.stride {
+        1 => pack_by::<transform::Weights>(workers, layer, direction, weight, out),
+        _ => pack_by::<stride_2::Weights>(workers, layer, direction, weight, out),
+    }
+}
+
+fn pack_by<L: Line<3, SIDE>>(
     workers: &Workers<'_>,
     layer: &Layer,
     direction: Direction,
@@ -85,33 +99,35 @@ pub(in crate::cpu) fn pack(
         weight,
         rounded,
     };
-    let packing = squares.packing(set.lanes(), POINTS);
+    let packing = squares.packing(set.lanes(), MATRICES);
     out.reserve(packing.blocks() * packing.block_len());
     let to = Pointer::new(out);
     let items = packing.blocks() * packing.depth;
-    threads.for_each(items, 2 * POINTS * packing.block, |_, item| {
-        let kernel = PackKernel {
+    threads.for_each(items, 2 * MATRICES * packing.block, |_, item| {
+        let kernel = PackKernel::<L> {
             squares,
             packing,
             block: item / packing.depth,
             k: item % packing.depth,
             to,
+            line: PhantomData,
         };
-        // SAFETY: `set` is available; every item writes its own row of each point's matrix.
+        // SAFETY: `set` is available; every item writes its own row of each matrix.
         unsafe { set.run_wide(kernel) };
     });
     packing
 }
 
-struct PackKernel<'a> {
+struct PackKernel<'a, L> {
     squares: Squares<'a>,
     packing: Packing,
     block: usize,
     k: usize,
     to: Pointer,
+    line: PhantomData<L>,
 }
 
-impl Kernel for PackKernel<'_> {
+impl<L: Line<3, SIDE>> Kernel for PackKernel<'_, L> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let packing = self.packing;
@@ -123,10 +139,10 @@ impl Kernel for PackKernel<'_> {
             unsafe {
                 let g = self.squares.square::<V>(self.k, first, count);
                 let row = self.block * packing.block_len() + self.k * packing.block;
-                plane::<Weights, V, 3, 6>(
+                plane::<L, L, V, 3, 3, SIDE, SIDE>(
                     |i, j| g[i][j],
                     |i, j, value| {
-                        let at = row + (i * 6 + j) * packing.tap_len();
+                        let at = row + (i * SIDE + j) * packing.tap_len();
                         value.store(self.to.at(at + vector * V::LEN));
                     },
                 );
