@@ -27,7 +27,8 @@ impl Links {
         Self { starts, links }
     }
 
-    /// The links of one location, in ascending tap order.
+    /// The links of one location, in ascending order of the locations at their other ends: a kernel that follows them reads
+    /// panels in the order in which they lie in memory.
     #[inline]
     pub fn of(&self, location: usize) -> &[Link] {
         &self.links[self.starts[location] as usize..self.starts[location + 1] as usize]
@@ -91,7 +92,7 @@ impl Wiring {
             }
         }
         for links in &mut outgoing {
-            links.sort_by_key(|l| (l.tap, l.location));
+            links.sort_by_key(|l| (l.location, l.tap));
         }
         Self {
             taps,
