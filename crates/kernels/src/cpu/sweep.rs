@@ -36,15 +36,33 @@ pub(super) enum Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Asks for the panel of `len` values at `location` of the z that a signal will meet.
+    /// Asks for the z of the path that signals will meet at a location, in some blocks of columns.
     ///
     /// # Safety
     /// The instruction set of `V`.
     #[inline(always)]
-    pub(super) unsafe fn ask_for_z<V: Lanes>(&self, location: usize, len: usize) {
-        if let Self::Feedback { path, .. } = self {
+    pub(super) unsafe fn ask_for_z<V: Lanes>(
+        &self,
+        location: usize,
+        batch: usize,
+        packing: Packing,
+        blocks: Range<usize>,
+    ) {
+        let Self::Feedback { path, .. } = self else {
+            return;
+        };
+        let columns = packing.columns;
+        let (from, to) = (blocks.start * packing.block, blocks.end * packing.block);
+        let (from, to) = (from, to.min(columns));
+        // Whole rows follow each other.
+        let (rows, len) = match to - from == columns {
+            true => (1, batch * columns),
+            false => (batch, to - from),
+        };
+        let panel = &path.z[location * batch * columns..][..batch * columns];
+        for row in 0..rows {
             // SAFETY: handed on from the caller.
-            unsafe { ask_for::<V>(&path.z[location * len..][..len]) };
+            unsafe { ask_for::<V>(&panel[row * columns + from..][..len]) };
         }
     }
 }
@@ -134,6 +152,8 @@ impl Kernel for BlocksKernel<'_> {
         // layer's shape, and no other item touches these blocks of this location.
         unsafe {
             let blocks = self.blocks.clone();
+            let finish = &self.finish;
+            finish.ask_for_z::<V>(self.location, self.batch, packing, blocks.clone());
             fill_blocks::<V>(self.fill, self.location, blocks, self.batch, scratch);
             for (place, block) in self.blocks.enumerate() {
                 let scratch = scratch.add(place * filled);

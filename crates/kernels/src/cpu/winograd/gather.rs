@@ -313,7 +313,8 @@ impl<const STRIDE: usize> TileKernel<'_, STRIDE> {
                 // SAFETY: handed on from the caller.
                 unsafe {
                     if let Some(next) = next.filter(|_| place == 0) {
-                        self.finish.ask_for_z::<V>(next, batch * packing.columns);
+                        let blocks = self.blocks.clone();
+                        self.finish.ask_for_z::<V>(next, batch, packing, blocks);
                     }
                     if let Some(location) = location(i) {
                         let at = (place * TILE * TILE + i) * size;
