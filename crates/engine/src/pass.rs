@@ -1,7 +1,7 @@
 //! Forward passes, and everything they leave behind for learning.
 
 use crate::network::Network;
-use sansprop_kernels::{Backend, Layer, Record};
+use sansprop_kernels::{Backend, ForwardPass, Kept, Layer, Record};
 use std::mem;
 
 /// Weights and biases of every layer, head last, on a backend.
@@ -138,7 +138,15 @@ impl<B: Backend> Pass<B> {
             self.exchange_activations(l);
             let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
             let (source, to) = self.source_and_place(l, input);
-            backend.forward_slopes(layer, batch, weight, bias, source, to);
+            let pass = ForwardPass {
+                layer,
+                batch,
+                weight,
+                bias,
+                input: source,
+                kept: Kept::Slopes,
+            };
+            backend.forward_pass(pass, to);
         }
         let last = self.hidden.len().checked_sub(1);
         self.finish(last, backend, network, weights, batch, input);
@@ -168,16 +176,21 @@ impl<B: Backend> Pass<B> {
     ) {
         for (l, layer) in network.hidden().iter().enumerate() {
             let (weight, bias) = (&weights.weight[l], &weights.bias[l]);
-            if l == 0 {
-                backend.forward_output(layer, batch, weight, bias, input, &mut self.hidden[0]);
-                continue;
-            }
             let (first, second) = self.hidden.split_at_mut(1);
-            let (from, to) = match l % 2 {
-                0 => (&second[0], &mut first[0]),
-                _ => (&first[0], &mut second[0]),
+            let (input, to) = match l {
+                0 => (input, &mut first[0]),
+                _ if l.is_multiple_of(2) => (&second[0].a, &mut first[0]),
+                _ => (&first[0].a, &mut second[0]),
             };
-            backend.forward_output(layer, batch, weight, bias, &from.a, to);
+            let pass = ForwardPass {
+                layer,
+                batch,
+                weight,
+                bias,
+                input,
+                kept: Kept::Nothing,
+            };
+            backend.forward_pass(pass, to);
         }
         let last = network.hidden().len().checked_sub(1).map(|l| l % 2);
         self.finish(last, backend, network, weights, batch, input);

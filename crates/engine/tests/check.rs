@@ -7,8 +7,8 @@ use sansprop::network::{Architecture, Network, NetworkSpec, Parameterization};
 use sansprop::rng::LegacyRandom;
 use sansprop::rule::{Feedback, FeedbackWeights, Point, RULES, Rule};
 use sansprop_kernels::{
-    Activation, AdamStep, Backend, CellWeights, CpuBackend, GpuBackend, Landing, Layer, LossReport,
-    Norm, Operands, Record, RecurrentCell, Reference, Unrolled,
+    Activation, AdamStep, Backend, CellWeights, CpuBackend, ForwardPass, GpuBackend, Landing,
+    Layer, LossReport, Norm, Operands, Record, RecurrentCell, Reference, Unrolled,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -120,18 +120,14 @@ impl<B: Backend> Backend for Broken<B> {
         values
     }
 
-    fn forward(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &B::Buffer,
-        bias: &B::Buffer,
-        input: &B::Buffer,
-        out: &mut Record<B::Buffer>,
-    ) {
-        let mut bias = bias.clone();
+    fn forward_pass(&self, pass: ForwardPass<'_, B::Buffer>, out: &mut Record<B::Buffer>) {
+        let mut bias = pass.bias.clone();
         self.spoil(Fault::BiasForgotten, &mut bias, |_| 0.0);
-        self.inner.forward(layer, batch, weight, &bias, input, out);
+        let pass = ForwardPass {
+            bias: &bias,
+            ..pass
+        };
+        self.inner.forward_pass(pass, out);
         self.enlarge(Fault::NormalisedTooLarge, &mut out.z);
         self.enlarge(Fault::ActivationsTooLarge, &mut out.a);
         self.enlarge(Fault::DeviationsTooLarge, &mut out.inverse_deviation);

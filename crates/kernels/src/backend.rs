@@ -47,6 +47,33 @@ pub struct Record<T> {
     pub a: T,
 }
 
+/// What of a forward pass is looked at once the next layer's is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// All of its record.
+    All,
+    /// z and inverse deviations: a is the next layer's alone, and its place is soon another's.
+    Slopes,
+    /// Nothing: a is the next layer's alone, z and inverse deviations hold anything afterwards.
+    Nothing,
+}
+
+/// One layer's forward pass.
+pub struct ForwardPass<'a, T> {
+    /// The layer.
+    pub layer: &'a Layer,
+    /// Samples.
+    pub batch: usize,
+    /// `[tap, in, out]`
+    pub weight: &'a T,
+    /// `[out]`
+    pub bias: &'a T,
+    /// `[source, batch, channel]`
+    pub input: &'a T,
+    /// What of its record is wanted.
+    pub kept: Kept,
+}
+
 /// A second place where a feedback signal lands: a record whose normᵀ meets the signal, and the result.
 pub struct Landing<'a, T> {
     /// The network whose normalisation the signal meets.
@@ -305,7 +332,11 @@ pub trait Backend: Send + Sync {
     /// The whole buffer.
     fn read(&self, from: &Self::Buffer) -> Vec<f64>;
 
-    /// Forward pass of one layer: fills z, inverse deviation and a (Eq. 1 with the layer's norm).
+    /// Forward pass of one layer: fills z, inverse deviation and a (Eq. 1 with the layer's norm), or what is kept of them,
+    /// and a in any case.
+    fn forward_pass(&self, pass: ForwardPass<'_, Self::Buffer>, out: &mut Record<Self::Buffer>);
+
+    /// The same, with all that it fills.
     fn forward(
         &self,
         layer: &Layer,
@@ -314,33 +345,16 @@ pub trait Backend: Send + Sync {
         bias: &Self::Buffer,
         input: &Self::Buffer,
         out: &mut Record<Self::Buffer>,
-    );
-
-    /// As [`forward`](Self::forward) where the next layer alone looks at a: its place is soon another's.
-    fn forward_slopes(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &Self::Buffer,
-        bias: &Self::Buffer,
-        input: &Self::Buffer,
-        out: &mut Record<Self::Buffer>,
     ) {
-        self.forward(layer, batch, weight, bias, input, out);
-    }
-
-    /// As [`forward`](Self::forward) where nobody looks at more than a: z and inverse deviation hold anything
-    /// afterwards.
-    fn forward_output(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &Self::Buffer,
-        bias: &Self::Buffer,
-        input: &Self::Buffer,
-        out: &mut Record<Self::Buffer>,
-    ) {
-        self.forward(layer, batch, weight, bias, input, out);
+        let pass = ForwardPass {
+            layer,
+            batch,
+            weight,
+            bias,
+            input,
+            kept: Kept::All,
+        };
+        self.forward_pass(pass, out);
     }
 
     /// Mean over locations: `[location, batch, channel]` to `[batch, channel]`.

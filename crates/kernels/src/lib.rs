@@ -17,8 +17,8 @@ pub mod tolerance;
 mod wiring;
 
 pub use backend::{
-    AdamStep, Backend, CellWeights, Landing, LayerKernels, LossReport, Record, Replay, Resident,
-    Signal, SignalGradient, Unrolled, Verdict,
+    AdamStep, Backend, CellWeights, ForwardPass, Kept, Landing, LayerKernels, LossReport, Record,
+    Replay, Resident, Signal, SignalGradient, Unrolled, Verdict,
 };
 pub use cpu::{Ceilings, CpuBackend, CpuBuffer, CpuError, InstructionSet};
 pub use gpu::{

@@ -1,8 +1,8 @@
 //! The reference: every kernel in f64, written from its formula, never optimised.
 
 use crate::{
-    Activation, AdamStep, Backend, CellWeights, Landing, Layer, LossReport, NORM_EPSILON, Norm,
-    Record, RecurrentCell, Unrolled,
+    Activation, AdamStep, Backend, CellWeights, ForwardPass, Landing, Layer, LossReport,
+    NORM_EPSILON, Norm, Record, RecurrentCell, Unrolled,
 };
 
 /// Naive f64 kernels, one thread: the oracle of all others, and what `check` uses for finite differences.
@@ -154,15 +154,15 @@ impl Backend for Reference {
         from.clone()
     }
 
-    fn forward(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &Vec<f64>,
-        bias: &Vec<f64>,
-        input: &Vec<f64>,
-        out: &mut Record<Vec<f64>>,
-    ) {
+    fn forward_pass(&self, pass: ForwardPass<'_, Vec<f64>>, out: &mut Record<Vec<f64>>) {
+        let ForwardPass {
+            layer,
+            batch,
+            weight,
+            bias,
+            input,
+            ..
+        } = pass;
         let mut z = gather(layer, batch, weight, input);
         for row in z.chunks_mut(layer.outputs) {
             for (z, b) in row.iter_mut().zip(bias) {

@@ -12,10 +12,10 @@ use super::sweep::{Finish, sweep};
 use super::threads::Threads;
 use super::weight_gradient::{Operands, weight_gradient};
 use super::winograd::strips::{self, Deltas};
-use super::{Arithmetic, CpuBackend, Kept, dense, elementwise, winograd};
+use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
-    AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Record,
+    AdamStep, Backend, CellWeights, ForwardPass, Landing, Layer, LayerKernels, LossReport, Record,
     RecurrentCell, SignalGradient, Unrolled,
 };
 use std::sync::Mutex;
@@ -85,40 +85,8 @@ impl Backend for CpuBackend {
         from.iter().map(|&v| f64::from(v)).collect()
     }
 
-    fn forward(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &CpuBuffer,
-        bias: &CpuBuffer,
-        input: &CpuBuffer,
-        out: &mut Record<CpuBuffer>,
-    ) {
-        self.forward_pass(layer, batch, (weight, bias), input, out, Kept::All);
-    }
-
-    fn forward_slopes(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &CpuBuffer,
-        bias: &CpuBuffer,
-        input: &CpuBuffer,
-        out: &mut Record<CpuBuffer>,
-    ) {
-        self.forward_pass(layer, batch, (weight, bias), input, out, Kept::Slopes);
-    }
-
-    fn forward_output(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &CpuBuffer,
-        bias: &CpuBuffer,
-        input: &CpuBuffer,
-        out: &mut Record<CpuBuffer>,
-    ) {
-        self.forward_pass(layer, batch, (weight, bias), input, out, Kept::Nothing);
+    fn forward_pass(&self, pass: ForwardPass<'_, CpuBuffer>, out: &mut Record<CpuBuffer>) {
+        self.run_forward(pass, out);
     }
 
     fn pool(

@@ -34,7 +34,7 @@ mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::{Landing, Layer, Norm, Record, RecurrentCell};
+use crate::{ForwardPass, Kept, Landing, Layer, Norm, Record, RecurrentCell};
 pub use buffer::CpuBuffer;
 pub use ceiling::Ceilings;
 pub use error::CpuError;
@@ -57,15 +57,6 @@ const FORCE_VARIABLE: &str = "SANSPROP_ISA";
 const LONG: usize = 2 << 20;
 /// Those of one that is read after all layers' passes, once or again: it is not to take the place of others meanwhile.
 const READ_LATE: usize = 1 << 19;
-
-/// What is read of a forward pass once the next layer's is over.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    All,
-    /// z and inverse deviations.
-    Slopes,
-    Nothing,
-}
 
 /// What the kernels compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,15 +184,15 @@ impl CpuBackend {
     }
 
     /// A forward pass; where nothing is kept of it, z is not written.
-    fn forward_pass(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        (weight, bias): (&[f32], &[f32]),
-        input: &[f32],
-        out: &mut Record<CpuBuffer>,
-        kept: Kept,
-    ) {
+    fn run_forward(&self, pass: ForwardPass<'_, CpuBuffer>, out: &mut Record<CpuBuffer>) {
+        let ForwardPass {
+            layer,
+            batch,
+            weight,
+            bias,
+            input,
+            kept,
+        } = pass;
         let len = layer.locations() * batch * layer.outputs;
         self.with_channel_sums(layer, 1, |[moments, _], scratch| {
             let port = ForwardPort {

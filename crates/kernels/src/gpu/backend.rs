@@ -11,8 +11,8 @@ use super::units::Units;
 use super::wiring::{DeviceWiring, Wirings};
 use super::work::{Item, Kernel, Span};
 use crate::{
-    AdamStep, Backend, CellWeights, Landing, Layer, LayerKernels, LossReport, Norm, Record,
-    RecurrentCell, Resident, Unrolled, Wiring,
+    AdamStep, Backend, CellWeights, ForwardPass, Landing, Layer, LayerKernels, LossReport, Norm,
+    Record, RecurrentCell, Resident, Unrolled, Wiring,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -214,29 +214,8 @@ impl Backend for GpuBackend {
         self.fetch(from).into_iter().map(f64::from).collect()
     }
 
-    fn forward(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &GpuBuffer,
-        bias: &GpuBuffer,
-        input: &GpuBuffer,
-        out: &mut Record<GpuBuffer>,
-    ) {
-        self.forward_pass(layer, batch, (weight, bias), input, out, &out.z);
-    }
-
-    fn forward_output(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        weight: &GpuBuffer,
-        bias: &GpuBuffer,
-        input: &GpuBuffer,
-        out: &mut Record<GpuBuffer>,
-    ) {
-        // A thread writes z, then a: in one place, z is gone before it leaves the caches.
-        self.forward_pass(layer, batch, (weight, bias), input, out, &out.a);
+    fn forward_pass(&self, pass: ForwardPass<'_, GpuBuffer>, out: &mut Record<GpuBuffer>) {
+        self.run_forward(pass, out);
     }
 
     fn pool(

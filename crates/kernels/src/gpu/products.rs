@@ -8,7 +8,7 @@ use super::tile::{Direction, MOST_ROWS, SIDE};
 use super::units::Units;
 use super::walk::{Input, Walk};
 use super::work::{Item, Kernel};
-use crate::{Activation, Landing, Layer, Norm, Record};
+use crate::{Activation, ForwardPass, Kept, Landing, Layer, Norm, Record};
 
 /// Whether a panel's statistics are those of one work-group's rows.
 fn fused(norm: Norm, batch: usize) -> bool {
@@ -128,15 +128,20 @@ impl GpuBackend {
     }
 
     /// A layer's forward pass.
-    pub(super) fn forward_pass(
-        &self,
-        layer: &Layer,
-        batch: usize,
-        (weight, bias): (&GpuBuffer, &GpuBuffer),
-        input: &GpuBuffer,
-        out: &Record<GpuBuffer>,
-        z: &GpuBuffer,
-    ) {
+    pub(super) fn run_forward(&self, pass: ForwardPass<'_, GpuBuffer>, out: &Record<GpuBuffer>) {
+        let ForwardPass {
+            layer,
+            batch,
+            weight,
+            bias,
+            input,
+            kept,
+        } = pass;
+        // A thread writes z, then a: in one place, z is gone before it leaves the caches.
+        let z = match kept {
+            Kept::All | Kept::Slopes => &out.z,
+            Kept::Nothing => &out.a,
+        };
         let (layer, input) = &self.unfolded(layer, batch, input);
         let walk = self.walk(layer, batch, Direction::Forward);
         let len = walk.output_len();

@@ -2,8 +2,8 @@
 
 use sansprop_kernels::tolerance::{F32_RMS, deviation, kernel_rms};
 use sansprop_kernels::{
-    Activation, AdamStep, Backend, CellWeights, Landing, Layer, Norm, Record, RecurrentCell,
-    Reference, Signal, SignalGradient, Unrolled, Wiring,
+    Activation, AdamStep, Backend, CellWeights, ForwardPass, Kept, Landing, Layer, Norm, Record,
+    RecurrentCell, Reference, Signal, SignalGradient, Unrolled, Wiring,
 };
 use std::sync::Arc;
 
@@ -123,25 +123,23 @@ impl Case {
             backend.read(&out.inverse_deviation),
         ));
         results.push(("forward a", backend.read(&out.a)));
-        let mut alone = Self::record(backend, layer, batch);
-        backend.forward_output(
-            layer,
-            batch,
-            &weight,
-            &upload(&self.bias),
-            &input,
-            &mut alone,
-        );
+        let bias = upload(&self.bias);
+        let keeping = |kept: Kept| {
+            let mut out = Self::record(backend, layer, batch);
+            let pass = ForwardPass {
+                layer,
+                batch,
+                weight: &weight,
+                bias: &bias,
+                input: &input,
+                kept,
+            };
+            backend.forward_pass(pass, &mut out);
+            out
+        };
+        let alone = keeping(Kept::Nothing);
         results.push(("forward a alone", backend.read(&alone.a)));
-        let mut slopes = Self::record(backend, layer, batch);
-        backend.forward_slopes(
-            layer,
-            batch,
-            &weight,
-            &upload(&self.bias),
-            &input,
-            &mut slopes,
-        );
+        let slopes = keeping(Kept::Slopes);
         results.push(("forward z for slopes", backend.read(&slopes.z)));
         results.push(("forward a for the next layer", backend.read(&slopes.a)));
 
