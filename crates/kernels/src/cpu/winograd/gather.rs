@@ -86,8 +86,12 @@ fn gather_by<const STRIDE: usize>(
 /// How far ahead of their use values are asked for, at least.
 pub(super) const AHEAD: usize = 4 * LINE;
 
-/// A chunk of fewer samples would read the weights too often.
+/// A chunk of fewer samples would read the weights too often …
 const FEWEST_SAMPLES: usize = 12;
+/// … and one of fewer than these, if all matrices together have at least [`FAR`] values (12 MB), which each chunk of every tile
+/// then brings from the last-level cache or from memory.
+const FEWEST_FROM_AFAR: usize = 100;
+const FAR: usize = 3 << 20;
 
 /// How a batch is cut, so that what lies between two steps of a chunk of samples stays in the second-level cache.
 #[derive(Clone, Copy)]
@@ -104,8 +108,12 @@ impl Chunks {
     const VALUES: usize = 56 << 10;
 
     fn of(points: usize, batch: usize, packing: Packing) -> Self {
+        let fewest = match MATRICES * packing.depth * packing.columns {
+            ..FAR => FEWEST_SAMPLES,
+            FAR.. => FEWEST_FROM_AFAR,
+        };
         let count = (points * batch * packing.depth).div_ceil(Self::VALUES);
-        let count = count.clamp(1, batch.div_ceil(FEWEST_SAMPLES));
+        let count = count.clamp(1, batch.div_ceil(fewest));
         let samples = batch.div_ceil(count);
         Self {
             count,
