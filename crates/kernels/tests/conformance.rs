@@ -399,16 +399,20 @@ fn tanh_is_accurate() {
 }
 
 /// Oracle: the reference. Tiles and strips round a few times as much as plain sums do, and no more: the paper's second
-/// layer at widths 64 and 8, of which `docs/performance.md` gives the figures.
+/// layer at widths 64 and 8, and one of stride 2, of which `docs/performance.md` gives the figures.
 #[test]
 fn what_tiles_cost_in_accuracy() {
-    for (width, how) in [(64, "tiles"), (8, "strips")] {
-        cost_in_accuracy(width, how);
+    for (width, stride, how) in [
+        (64, 1, "tiles"),
+        (64, 2, "tiles of stride 2"),
+        (8, 1, "strips"),
+    ] {
+        cost_in_accuracy(width, stride, how);
     }
 }
 
-fn cost_in_accuracy(width: usize, how: &str) {
-    let wiring = Wiring::conv3x3(16, 16, 1);
+fn cost_in_accuracy(width: usize, stride: usize, how: &str) {
+    let wiring = Wiring::conv3x3(16, 16, stride);
     let case = Case::new(wiring, width, width, 8, Norm::None, Activation::Linear);
     let expected = case.run(&Reference);
     let backend = || CpuBackend::new(2).expect("a backend");

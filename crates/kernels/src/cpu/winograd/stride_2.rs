@@ -6,7 +6,7 @@
 //! and four parts of 25, 20, 20 and 16 products, 81 where a plain sum takes 144. Feedback has the same parts: even sources
 //! receive two taps from two destinations, odd ones the second tap from one.
 
-use super::transform::{Line, Side};
+use super::transform::{Line, Side, Signals};
 use super::{SIDE, TILE};
 use crate::cpu::lanes::Lanes;
 
@@ -89,26 +89,15 @@ impl Line<5, TILE> for EvenDestinations {
     }
 }
 
-/// `A`: signals at destinations to points.
+/// `A`: signals at destinations to points, which are those of F(4, 3) but for −2.
 pub(super) struct EvenSignals;
 
 impl Line<TILE, 5> for EvenSignals {
     #[inline(always)]
     unsafe fn line<V: Lanes>(y: [V; TILE]) -> [V; 5] {
         // SAFETY: arithmetic only.
-        unsafe {
-            let (two, four, eight) = (V::splat(2.0), V::splat(4.0), V::splat(8.0));
-            let (even, odd) = (y[0].add(y[2]), y[1].add(y[3]));
-            let far_even = four.mul_add(y[2], y[0]);
-            let far_odd = two.mul_add(y[1], eight.mul(y[3]));
-            [
-                y[0],
-                even.add(odd),
-                even.sub(odd),
-                far_even.add(far_odd),
-                y[3],
-            ]
-        }
+        let [zero, one, minus_one, two, _, infinity] = unsafe { Signals::line(y) };
+        [zero, one, minus_one, two, infinity]
     }
 }
 
