@@ -81,6 +81,8 @@ fn tiled_convolutions() {
         (4, 4, 1, 292, 300, 101),
         (16, 8, 2, 32, 130, 35),
     ];
+    let portable = CpuBackend::with_instruction_set(1, InstructionSet::Portable);
+    let portable = portable.expect("always there");
     for (i, (height, width, stride, inputs, outputs, batch)) in cases.into_iter().enumerate() {
         let norm = match batch {
             1 => Norm::None,
@@ -92,8 +94,7 @@ fn tiled_convolutions() {
         let name = format!(
             "{height}×{width}, stride {stride}, {inputs} to {outputs}, {norm:?} {activation:?}"
         );
-        let portable = CpuBackend::with_instruction_set(1, InstructionSet::Portable);
-        let kernels = portable.expect("always there").kernels(&case.layer);
+        let kernels = portable.kernels(&case.layer);
         assert!(kernels.forward.starts_with("Winograd tiles"), "{name}");
         check(&case, &name);
         check_as(&case, &format!("{name}, strict"), CpuBackend::strict);

@@ -52,8 +52,8 @@ impl Finish<'_> {
             return;
         };
         let columns = packing.columns;
-        let (from, to) = (blocks.start * packing.block, blocks.end * packing.block);
-        let (from, to) = (from, to.min(columns));
+        let from = blocks.start * packing.block;
+        let to = columns.min(blocks.end * packing.block);
         // Whole rows follow each other.
         let (rows, len) = match to - from == columns {
             true => (1, batch * columns),

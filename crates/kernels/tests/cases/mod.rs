@@ -116,14 +116,14 @@ impl Case {
         let mut out = Self::record(backend, layer, batch);
         let weight = upload(&self.weight);
         let (input, delta) = (upload(&self.input), upload(&self.delta));
-        backend.forward(layer, batch, &weight, &upload(&self.bias), &input, &mut out);
+        let bias = upload(&self.bias);
+        backend.forward(layer, batch, &weight, &bias, &input, &mut out);
         results.push(("forward z", backend.read(&out.z)));
         results.push((
             "forward inverse deviation",
             backend.read(&out.inverse_deviation),
         ));
         results.push(("forward a", backend.read(&out.a)));
-        let bias = upload(&self.bias);
         let keeping = |kept: Kept| {
             let mut out = Self::record(backend, layer, batch);
             let pass = ForwardPass {

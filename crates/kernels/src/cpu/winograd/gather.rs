@@ -1,6 +1,6 @@
 //! Forward pass and feedback: a tile's sources to points, a product at each, and back to finished panels.
 
-use super::stride_2::{self, Even, Odd};
+use super::stride_2::{Even, Odd};
 use super::transform::{Side, Whole, plane, to_points};
 use super::{MATRICES, SIDE, TILE, Tiles, apart};
 use crate::Link;
@@ -45,16 +45,12 @@ fn gather_by<const STRIDE: usize>(
         packing,
         ..
     } = gather;
-    // Of a tile, or of the greatest of its parts that have any.
-    let points = match STRIDE {
-        1 => MATRICES,
-        _ => stride_2::MOST_POINTS,
-    };
+    let points = tiles.points();
     let (threads, set) = (workers.threads, workers.set);
     // A grid of few tiles is divided further: each item transforms the sources for its own columns.
     let parts = (2 * threads.count()).div_ceil(tiles.count());
     let parts = parts.min(packing.blocks());
-    let cost = points * batch * packing.depth * packing.columns / parts;
+    let cost = tiles.products() * batch * packing.depth * packing.columns / parts;
     let chunk = Chunks::of(points, batch, packing);
     let blocks = packing.blocks().div_ceil(parts);
     let filled = blocks * TILE * TILE * batch * packing.block;

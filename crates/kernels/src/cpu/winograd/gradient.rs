@@ -51,11 +51,7 @@ fn gradient_by<const STRIDE: usize>(
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
-    // Of a tile, or of the greatest of its parts that have any.
-    let (points, products) = match STRIDE {
-        1 => (MATRICES, MATRICES),
-        _ => (stride_2::MOST_POINTS, stride_2::PRODUCTS),
-    };
+    let points = tiles.points();
     let (layer, batch, set) = (operands.layer, operands.batch, workers.set);
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let matrix = inputs * outputs;
@@ -70,7 +66,7 @@ fn gradient_by<const STRIDE: usize>(
     let chunk_len = (MATRICES * matrix + outputs).next_multiple_of(16);
     partials.reserve(chunks * chunk_len);
     let shared = Pointer::new(partials);
-    let cost = products * tiles.count() * matrix * batch / (chunks * blocks);
+    let cost = tiles.products() * tiles.count() * matrix * batch / (chunks * blocks);
     let source = apart(batch * inputs.min(most));
     let signal = apart(batch * outputs.min(OUTPUTS));
     let work = |scratch: &mut [f32], task: usize| {

@@ -54,11 +54,14 @@ impl Tiles {
     pub(super) fn of(layer: &Layer) -> Option<Self> {
         let grid = layer.wiring.conv_grid().filter(|grid| grid.stride <= 2)?;
         let tiles = Self { grid };
-        let links = layer.wiring.forward().len();
+        let (products, links) = (
+            tiles.count() * tiles.products(),
+            layer.wiring.forward().len(),
+        );
         // Tiles at the border may lie outside in part: only where they save half the products, or a third.
         let saves = match grid.stride {
-            1 => 2 * tiles.count() * MATRICES <= links,
-            _ => 3 * tiles.count() * stride_2::PRODUCTS <= 2 * links,
+            1 => 2 * products <= links,
+            _ => 3 * products <= 2 * links,
         };
         let wide = layer.inputs.min(layer.outputs) >= FEWEST_CHANNELS;
         (wide && saves).then_some(tiles)
@@ -72,6 +75,22 @@ impl Tiles {
     /// How many there are.
     fn count(self) -> usize {
         self.grid.destinations[0].div_ceil(TILE) * self.across()
+    }
+
+    /// Products of one.
+    fn products(self) -> usize {
+        match self.grid.stride {
+            1 => MATRICES,
+            _ => stride_2::PRODUCTS,
+        }
+    }
+
+    /// Points of one, or of the greatest of its parts.
+    fn points(self) -> usize {
+        match self.grid.stride {
+            1 => MATRICES,
+            _ => stride_2::MOST_POINTS,
+        }
     }
 
     /// Where the panels lie that one direction's gather reads, from a tile's row and column `first` on.

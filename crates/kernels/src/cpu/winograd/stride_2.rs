@@ -11,10 +11,10 @@ use super::{SIDE, TILE};
 use crate::cpu::lanes::Lanes;
 
 /// Products of a tile.
-pub(super) const PRODUCTS: usize = 81;
+pub(super) const PRODUCTS: usize = (5 + TILE) * (5 + TILE);
 
 /// Points of the greatest part that is transformed.
-pub(super) const MOST_POINTS: usize = 25;
+pub(super) const MOST_POINTS: usize = 5 * 5;
 
 /// Even rows or columns.
 pub(super) struct Even;
