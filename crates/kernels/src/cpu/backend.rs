@@ -24,7 +24,16 @@ impl Backend for CpuBackend {
     type Buffer = CpuBuffer;
 
     fn device(&self) -> String {
-        format!("cpu ({}, {} threads)", self.set, self.threads.count())
+        let emulated = if self.set.emulated() {
+            ", emulated"
+        } else {
+            ""
+        };
+        format!(
+            "cpu ({}{emulated}, {} threads)",
+            self.set,
+            self.threads.count()
+        )
     }
 
     fn precision(&self) -> &'static str {

@@ -73,6 +73,16 @@ impl InstructionSet {
         }
     }
 
+    /// Whether this CPU lacks a part of it that `SANSPROP_EMULATED_AMX=1` has emulated, slowly, so that its kernels can be
+    /// checked.
+    pub fn emulated(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::emulated(),
+            _ => false,
+        }
+    }
+
     /// The widest that this CPU has.
     pub fn best() -> Self {
         Self::ALL

@@ -1,5 +1,6 @@
 //! Whether this process may use the tile unit.
 
+use super::emulated;
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
@@ -7,7 +8,9 @@ use std::sync::OnceLock;
 /// Whether CPU, operating system and this process's permission are there; asked once.
 pub(in crate::cpu) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| vectors() && tiles() && state_is_saved() && permitted())
+    *AVAILABLE.get_or_init(|| {
+        vectors() && (emulated::wanted() || tiles() && state_is_saved() && permitted())
+    })
 }
 
 /// The vectors that panels are rounded and rearranged by.

@@ -9,6 +9,7 @@
 
 mod cells;
 mod detect;
+mod emulated;
 mod gather;
 mod gradient;
 mod matrix_gradient;
@@ -23,6 +24,7 @@ mod words;
 use crate::Layer;
 
 pub(super) use detect::available;
+pub(super) use emulated::wanted as emulated;
 pub(super) use gather::{Gather, gather};
 pub(super) use gradient::gradient;
 pub(super) use matrix_gradient::matrix_gradient;

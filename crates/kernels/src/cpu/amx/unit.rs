@@ -4,6 +4,7 @@
 //! together hold twice the bits of bf16, take turns in the same tiles. The compiler uses no tile by
 //! itself, since no function here is compiled for them: they keep their content from one assembly block to the next.
 
+use super::emulated::{self, Tiles};
 use super::{TILE, WORDS};
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -51,7 +52,7 @@ impl Operand {
 
     /// A tile of a step, the first or the second.
     #[inline(always)]
-    fn tile(self, step: usize, second: bool) -> *const f32 {
+    pub(super) fn tile(self, step: usize, second: bool) -> *const f32 {
         let second = if second { self.second } else { 0 };
         self.first.wrapping_add(step * self.step + second)
     }
@@ -67,6 +68,8 @@ pub(super) struct Unit {
     /// Products since a tile was stored.
     products: usize,
     nowhere: Nowhere,
+    /// What takes its place on a machine without one.
+    emulated: Option<Tiles>,
     /// It belongs to a thread.
     thread: PhantomData<*const ()>,
 }
@@ -77,6 +80,16 @@ impl Unit {
     /// # Safety
     /// The tiles must be available.
     pub(super) unsafe fn new(height: usize, words: usize) -> Self {
+        let unit = |emulated| Self {
+            height,
+            products: 0,
+            nowhere: Nowhere([0.0; TILE]),
+            emulated,
+            thread: PhantomData,
+        };
+        if emulated::wanted() {
+            return unit(Some(Tiles::new(height, words)));
+        }
         let mut configuration = Configuration {
             palette: 1,
             start_row: 0,
@@ -98,16 +111,15 @@ impl Unit {
             asm!("ldtilecfg [{}]", in(reg) &raw const configuration,
                 options(nostack, preserves_flags, readonly));
         }
-        Self {
-            height,
-            products: 0,
-            nowhere: Nowhere([0.0; TILE]),
-            thread: PhantomData,
-        }
+        unit(None)
     }
 
     /// Makes all sums 0.
-    pub(super) fn clear(&self) {
+    pub(super) fn clear(&mut self) {
+        if let Some(tiles) = &mut self.emulated {
+            tiles.clear();
+            return;
+        }
         // SAFETY: the unit is configured.
         unsafe {
             asm!(
@@ -137,6 +149,17 @@ impl Unit {
         steps: usize,
     ) {
         let (rows_rest, columns_rest) = (rows.second_part(), columns.second_part());
+        if let Some(tiles) = &mut self.emulated {
+            let parts = [(rows, columns_rest), (rows, columns), (rows_rest, columns)];
+            let parts = if PARTS == 2 { &parts[..] } else { &parts[1..2] };
+            for step in 0..steps {
+                for &(rows, columns) in parts {
+                    // SAFETY: the operands are readable by the caller's promise.
+                    unsafe { tiles.add_product::<ROWS, COLUMNS>(rows, columns, step) };
+                }
+            }
+            return;
+        }
         for step in 0..steps {
             // SAFETY: the unit is configured; the operands are readable by the caller's promise.
             unsafe {
@@ -184,10 +207,15 @@ impl Unit {
     /// That many readable rows of that many whole tiles.
     #[inline(always)]
     pub(super) unsafe fn load<const ROWS: usize, const COLUMNS: usize>(
-        &self,
+        &mut self,
         from: *const f32,
         stride: usize,
     ) {
+        if let Some(tiles) = &mut self.emulated {
+            // SAFETY: the matrix is readable by the caller's promise.
+            unsafe { tiles.load::<ROWS, COLUMNS>(from, stride) };
+            return;
+        }
         let below = from.wrapping_add(self.height * stride);
         let stride = stride * WORD;
         // SAFETY: the unit is configured; the matrix is readable by the caller's promise.
@@ -219,6 +247,11 @@ impl Unit {
         out: *mut f32,
         stride: usize,
     ) {
+        if let Some(tiles) = &mut self.emulated {
+            // SAFETY: the matrix is writable by the caller's promise.
+            unsafe { tiles.store::<ROWS, COLUMNS>(out, stride) };
+            return;
+        }
         self.products = 0;
         let below = out.wrapping_add(self.height * stride);
         let stride = stride * WORD;
@@ -345,6 +378,9 @@ unsafe fn multiply<const SUMS: usize>() {
 
 impl Drop for Unit {
     fn drop(&mut self) {
+        if self.emulated.is_some() {
+            return;
+        }
         // SAFETY: this thread configured the unit, and no sum in it is needed any more. A released unit costs nothing
         // when threads change.
         unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
