@@ -1,18 +1,14 @@
 //! The CPU kernels behind the [`Backend`] interface.
 
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::buffer::CpuBuffer;
 use super::fill::Fill;
 use super::pack::{Direction, Packing};
 use super::pointer::Pointer;
 use super::recurrent::{self, StepDrive, StepFinish, StepLanding};
-use super::scratch::Scratch;
 use super::sweep::{Finish, sweep};
 use super::threads::Threads;
-use super::weight_gradient::{Operands, weight_gradient};
-use super::winograd::strips::{self, Deltas};
-use super::{Arithmetic, CpuBackend, dense, elementwise, winograd};
+use super::values::Values;
+use super::{Arithmetic, CpuBackend, elementwise};
 use crate::tolerance::{BF16_ROUNDING, F32_ROUNDING};
 use crate::{
     AdamStep, Backend, CellWeights, ForwardPass, Landing, Layer, LayerKernels, LossReport, Record,
@@ -87,11 +83,11 @@ impl Backend for CpuBackend {
     }
 
     fn copy(&self, len: usize, from: &CpuBuffer, to: &mut CpuBuffer) {
-        to[..len].copy_from_slice(&from[..len]);
+        to.copy(len, from);
     }
 
     fn read(&self, from: &CpuBuffer) -> Vec<f64> {
-        from.iter().map(|&v| f64::from(v)).collect()
+        from.widened().map(f64::from).collect()
     }
 
     fn forward_pass(&self, pass: ForwardPass<'_, CpuBuffer>, out: &mut Record<CpuBuffer>) {
@@ -107,9 +103,11 @@ impl Backend for CpuBackend {
         out: &mut CpuBuffer,
     ) {
         let size = batch * channels;
-        let input = &input[..locations * size];
         let out = &mut out[..size];
-        elementwise::mean_of_panels(&self.threads, input, out);
+        match input.values(locations * size) {
+            Values::F32(input) => elementwise::mean_of_panels(&self.threads, input, out),
+            Values::Bf16(input) => elementwise::mean_of_panels(&self.threads, input, out),
+        }
         self.round(out);
     }
 
@@ -208,59 +206,9 @@ impl Backend for CpuBackend {
         weights: &mut CpuBuffer,
         biases: &mut CpuBuffer,
     ) {
-        let operands = Operands {
-            layer,
-            batch,
-            input: &input[..layer.sources() * batch * layer.inputs],
-            delta: &delta[..layer.locations() * batch * layer.outputs],
-        };
-        let set = self.set.for_columns(layer.outputs);
         let weights = &mut weights[..layer.weights()];
         self.with_scratch(|scratch| {
-            let Scratch {
-                partials, parts, ..
-            } = scratch;
-            let mut workers = self.workers(set, parts);
-            #[cfg(target_arch = "x86_64")]
-            if self.matrix_gradient_on_tile_unit(layer) {
-                let gradient = match self.rounds() {
-                    true => amx::matrix_gradient::<1>,
-                    false => amx::matrix_gradient::<2>,
-                };
-                gradient(&mut workers, &operands, weights, biases);
-                return;
-            }
-            #[cfg(target_arch = "x86_64")]
-            if self.on_tile_unit(layer) {
-                let gradient = match self.rounds() {
-                    true => amx::gradient::<1>,
-                    false => amx::gradient::<2>,
-                };
-                gradient(&mut workers, &operands, partials, weights, biases);
-                return;
-            }
-            if dense::suits_gradient(layer) {
-                dense::gradient(&mut workers, &operands, weights, biases);
-                return;
-            }
-            if let Some(strips) = self.strips_of_gradient(layer) {
-                let Operands { input, delta, .. } = operands;
-                let (gradient, deltas) = ((weights, &mut biases[..]), Deltas::Panels(delta));
-                let layer = (layer, strips);
-                strips::gradient(
-                    &mut workers,
-                    layer,
-                    batch,
-                    input,
-                    deltas,
-                    partials,
-                    gradient,
-                );
-            } else if let Some(tiles) = self.tiles(layer) {
-                winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
-            } else {
-                weight_gradient(&mut workers, &operands, partials, weights, biases);
-            }
+            self.gradient(scratch, (layer, batch), (input, delta), weights, biases);
         });
     }
 

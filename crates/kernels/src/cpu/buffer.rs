@@ -1,16 +1,20 @@
 //! Cache-line aligned storage.
 
+use super::pointer::Pointer;
+use super::values::{Bf16, Target, Values};
 use std::ops::{Deref, DerefMut};
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// `f32` values that start on a cache line.
+/// Values that start on a cache line: `f32`, or of 16 bits if whoever wrote them last left them so.
 #[derive(Clone, Default)]
 pub struct CpuBuffer {
     lines: Vec<Line>,
     len: usize,
+    /// Whether values have 16 bits. They fill the first half then.
+    halved: bool,
 }
 
 impl CpuBuffer {
@@ -18,7 +22,11 @@ impl CpuBuffer {
     pub(super) fn zeros(len: usize) -> Self {
         let mut lines = vec![Line([0.0; 16]); len.div_ceil(16)];
         ask_for_large_pages(&mut lines);
-        Self { lines, len }
+        Self {
+            lines,
+            len,
+            halved: false,
+        }
     }
 
     /// Makes room for at least `len` values; their content is unspecified.
@@ -26,6 +34,77 @@ impl CpuBuffer {
         if self.len < len {
             *self = Self::zeros(len);
         }
+    }
+
+    /// The first `len` values, as they are stored.
+    pub(super) fn values(&self, len: usize) -> Values<'_> {
+        match self.halved {
+            true => Values::Bf16(&self.halves()[..len]),
+            false => Values::F32(&self[..len]),
+        }
+    }
+
+    /// All values, if they have 16 bits.
+    fn halves(&self) -> &[Bf16] {
+        assert!(self.halved, "values of 32 bits");
+        // SAFETY: `lines` holds at least twice as many initialised values in one allocation without padding, of any content.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    /// Where `len` values can be stored, in 16 bits each if `halved`.
+    pub(super) fn target(&mut self, len: usize, halved: bool) -> Target {
+        let start = Pointer::new(&mut self[..len]);
+        self.halved = halved;
+        Target { start, halved }
+    }
+
+    /// Overwrites the start with the first `len` values of another, stored as they are there.
+    pub(super) fn copy(&mut self, len: usize, from: &Self) {
+        match from.halved {
+            false => self[..len].copy_from_slice(&from[..len]),
+            true => {
+                let words = len.div_ceil(2);
+                self.lines_mut()[..words].copy_from_slice(&from.lines()[..words]);
+                self.halved = true;
+            }
+        }
+    }
+
+    /// The first `len` values as f32, in `widened` if they are not stored so.
+    pub(super) fn as_f32<'a>(&'a self, len: usize, widened: &'a mut Self) -> &'a [f32] {
+        match self.values(len) {
+            Values::F32(values) => values,
+            Values::Bf16(values) => {
+                widened.reserve(len);
+                let widened = &mut widened[..len];
+                for (to, value) in widened.iter_mut().zip(values) {
+                    *to = f32::from(*value);
+                }
+                widened
+            }
+        }
+    }
+
+    /// All values in f32.
+    pub(super) fn widened(&self) -> impl Iterator<Item = f32> + '_ {
+        let (whole, halves) = match self.halved {
+            true => (&[][..], self.halves()),
+            false => (&self[..], &[][..]),
+        };
+        whole
+            .iter()
+            .copied()
+            .chain(halves.iter().map(|&v| f32::from(v)))
+    }
+
+    fn lines(&self) -> &[f32] {
+        // SAFETY: `lines` holds at least `len` initialised values in one allocation without padding.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    fn lines_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `lines`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
 
@@ -51,14 +130,15 @@ impl Deref for CpuBuffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `lines` holds at least `len` initialised values in one allocation without padding.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        assert!(!self.halved, "values of 16 bits read as f32");
+        self.lines()
     }
 }
 
 impl DerefMut for CpuBuffer {
+    /// What is written is f32.
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as in `deref`, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        self.halved = false;
+        self.lines_mut()
     }
 }

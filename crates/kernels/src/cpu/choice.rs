@@ -5,10 +5,10 @@ use super::amx;
 use super::pack::Direction;
 use super::winograd::Tiles;
 use super::winograd::strips::Strips;
-use super::{Arithmetic, CpuBackend, InstructionSet, dense};
+use super::{Arithmetic, CpuBackend, InstructionSet, dense, winograd};
 #[cfg(target_arch = "x86_64")]
 use crate::RecurrentCell;
-use crate::{Layer, LayerKernels};
+use crate::{Layer, LayerKernels, Norm};
 
 impl CpuBackend {
     /// The names of the kernels that compute a layer.
@@ -78,6 +78,19 @@ impl CpuBackend {
     #[cfg(not(target_arch = "x86_64"))]
     pub(super) fn matrix_gradient_on_tile_unit(&self, _: &Layer) -> bool {
         false
+    }
+
+    /// Whether a layer's activations are kept in 16 bits: where tiles may read them, be they Winograd's or the tile unit's.
+    pub(super) fn halves_activations(&self, layer: &Layer) -> bool {
+        let wide = layer.wiring.taps() > 1 && layer.outputs >= winograd::FEWEST_CHANNELS;
+        // Between the two passes of that norm their place holds other values.
+        self.rounds() && wide && layer.norm != Norm::Channel
+    }
+
+    /// Whether its deltas are: where tiles compute it, which then read them.
+    pub(super) fn halves_deltas(&self, layer: &Layer) -> bool {
+        let in_tiles = self.on_tile_unit(layer) || self.tiles(layer).is_some();
+        self.halves_activations(layer) && in_tiles
     }
 
     /// The tiles in which a layer is computed, if it is.

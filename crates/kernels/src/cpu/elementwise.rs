@@ -2,6 +2,7 @@
 
 use super::pointer::Pointer;
 use super::threads::Threads;
+use super::values::Value;
 use crate::{AdamStep, LossReport};
 
 /// Values that one thread handles at a time.
@@ -16,17 +17,19 @@ fn strips(threads: &Threads, total: usize, cost: usize, work: impl Fn(usize, usi
 }
 
 /// Mean of the panels of `input`, each as long as `out`.
-pub(super) fn mean_of_panels(threads: &Threads, input: &[f32], out: &mut [f32]) {
+pub(super) fn mean_of_panels<E: Value>(threads: &Threads, input: &[E], out: &mut [f32]) {
     let size = out.len();
     let share = 1.0 / (input.len() / size) as f32;
     let out = Pointer::new(out);
     strips(threads, size, input.len() / size, |from, len| {
         // SAFETY: strips do not overlap.
         let out = unsafe { out.slice(from, len) };
-        out.copy_from_slice(&input[from..][..len]);
+        for (sum, &v) in out.iter_mut().zip(&input[from..][..len]) {
+            *sum = v.into();
+        }
         for panel in input.chunks_exact(size).skip(1) {
-            for (sum, v) in out.iter_mut().zip(&panel[from..]) {
-                *sum += v;
+            for (sum, &v) in out.iter_mut().zip(&panel[from..]) {
+                *sum += v.into();
             }
         }
         for v in out {

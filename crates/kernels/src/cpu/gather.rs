@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
+use super::buffer::CpuBuffer;
 use super::fill::Fill;
 use super::pack::{Direction, Packing, pack};
 use super::rows::{self, Grid};
@@ -19,7 +20,7 @@ impl CpuBackend {
         (layer, direction): (&Layer, Direction),
         batch: usize,
         weight: &[f32],
-        panels: &[f32],
+        panels: &CpuBuffer,
         finish: Finish<'_>,
     ) {
         let (links, destinations, depth, columns) = match direction {
@@ -40,17 +41,22 @@ impl CpuBackend {
             Direction::Forward => layer.sources(),
             Direction::Backward => layer.locations(),
         };
-        let panels = &panels[..sources * batch * depth];
+        let len = sources * batch * depth;
         let weight = &weight[..layer.weights()];
         let set = self.set.for_columns(columns);
-        let Scratch { packed, parts, .. } = scratch;
+        let Scratch {
+            packed,
+            widened: [widened, _],
+            parts,
+            ..
+        } = scratch;
         let mut workers = self.workers(set, parts);
         let packing = Packing::new(set.lanes(), layer.wiring.taps(), depth, columns);
         #[cfg(target_arch = "x86_64")]
         if self.product_on_tile_unit(layer) {
             let product = amx::Product {
                 batch,
-                panel: panels,
+                panel: panels.as_f32(len, widened),
                 weight,
                 direction,
                 packing,
@@ -75,7 +81,7 @@ impl CpuBackend {
                 sources,
                 destinations,
                 batch,
-                panels,
+                panels: panels.values(len),
                 weight,
                 direction,
                 packing,
@@ -89,6 +95,7 @@ impl CpuBackend {
         if let Some(tiles) = self.tiles(layer) {
             let weight = (weight, self.rounds());
             let packing = winograd::pack(&workers, (layer, tiles), direction, weight, packed);
+            let panels = panels.values(len);
             let gather = winograd::Gather {
                 tiles,
                 direction,
@@ -100,6 +107,7 @@ impl CpuBackend {
             winograd::gather(&mut workers, gather, finish);
             return;
         }
+        let panels = panels.as_f32(len, widened);
         if dense::is_product(layer) {
             let strips = dense::Strips {
                 weight,

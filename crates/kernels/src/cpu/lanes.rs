@@ -1,9 +1,10 @@
 //! One vector of `f32` lanes: what the micro-kernels are written in, for every instruction set.
 
 use super::isa::Kernel;
+use super::values::Bf16;
 
-/// Lanes of the longest vectors.
-pub(super) const MOST_LANES: usize = 16;
+/// Lanes of the longest vectors, or of two side by side.
+pub(super) const MOST_LANES: usize = 32;
 
 /// A SIMD vector. All methods but [`call`](Self::call) are inlined into a caller that enables the instruction set.
 ///
@@ -102,6 +103,57 @@ pub(super) trait Lanes: Copy {
     }
     /// `count ≤ LEN` values, then zeros.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// `LEN` values of 16 bits.
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: handed on from the caller.
+        unsafe { Self::load_bf16_partial(from, Self::LEN) }
+    }
+    /// `count ≤ LEN` of them, then zeros.
+    #[inline(always)]
+    unsafe fn load_bf16_partial(from: *const Bf16, count: usize) -> Self {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: no vector has more lanes; the caller guarantees the values.
+        unsafe {
+            for (i, value) in values.iter_mut().take(count).enumerate() {
+                *value = f32::from(*from.add(i));
+            }
+            Self::load(values.as_ptr())
+        }
+    }
+    /// Writes the upper halves of `LEN` values.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut Bf16) {
+        // SAFETY: handed on from the caller.
+        unsafe { self.store_bf16_partial(to, Self::LEN) };
+    }
+    /// Writes those of the first `count ≤ LEN`.
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, to: *mut Bf16, count: usize) {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: no vector has more lanes; the caller guarantees the room.
+        unsafe {
+            self.store(values.as_mut_ptr());
+            for (i, &value) in values.iter().take(count).enumerate() {
+                *to.add(i) = Bf16::truncated(value);
+            }
+        }
+    }
+    /// As [`store_bf16`](Self::store_bf16), past the caches as [`stream`](Self::stream) has it.
+    #[inline(always)]
+    unsafe fn stream_bf16(self, to: *mut Bf16) {
+        // SAFETY: handed on from the caller.
+        unsafe { self.store_bf16(to) };
+    }
+    /// The same of two vectors, one behind the other.
+    #[inline(always)]
+    unsafe fn stream_two_bf16(first: Self, second: Self, to: *mut Bf16) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            first.store_bf16(to);
+            second.store_bf16(to.add(Self::LEN));
+        }
+    }
     /// Writes `LEN` values.
     unsafe fn store(self, to: *mut f32);
     /// Writes `LEN` values past the caches, if the machine gains by it; they begin on a cache line if they fill one. Other

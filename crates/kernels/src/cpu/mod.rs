@@ -11,6 +11,7 @@ mod elementwise;
 mod error;
 mod fill;
 mod gather;
+mod gradient;
 mod isa;
 mod lanes;
 mod nonlinearity;
@@ -29,6 +30,7 @@ mod team;
 mod threads;
 mod tile;
 mod twin;
+mod values;
 mod weight_gradient;
 mod winograd;
 #[cfg(target_arch = "x86_64")]
@@ -194,6 +196,7 @@ impl CpuBackend {
             kept,
         } = pass;
         let len = layer.locations() * batch * layer.outputs;
+        let halved = self.halves_activations(layer);
         self.with_channel_sums(layer, 1, |[moments, _], scratch| {
             let port = ForwardPort {
                 norm: layer.norm,
@@ -201,8 +204,8 @@ impl CpuBackend {
                 scale: layer.scale as f32,
                 rounded: self.rounds(),
                 bias: &bias[..layer.outputs],
-                z: (kept != Kept::Nothing).then(|| Pointer::new(&mut out.z[..len])),
-                a: Pointer::new(&mut out.a[..len]),
+                z: (kept != Kept::Nothing).then(|| out.z.target(len, halved)),
+                a: out.a.target(len, halved),
                 past: match kept {
                     Kept::All => [len >= READ_LATE; 2],
                     Kept::Slopes | Kept::Nothing => [len >= READ_LATE, len >= LONG],
@@ -253,6 +256,7 @@ impl CpuBackend {
     ) {
         let len = port.locations() * batch * port.outputs;
         let networks = 1 + usize::from(local.is_some());
+        let rounding = (self.rounds(), self.halves_deltas(port));
         self.with_channel_sums(port, networks, |[path_sums, local_sums], scratch| {
             let finish = Finish::Feedback {
                 slopes: Slopes {
@@ -260,9 +264,8 @@ impl CpuBackend {
                     activation: port.activation,
                     scale: scale as f32,
                 },
-                path: feedback_port(port, len, path, self.rounds(), path_sums),
-                local: local
-                    .map(|local| feedback_port(port, len, local, self.rounds(), local_sums)),
+                path: feedback_port(port, len, path, rounding, path_sums),
+                local: local.map(|local| feedback_port(port, len, local, rounding, local_sums)),
             };
             fill(scratch, finish);
         });
@@ -332,14 +335,14 @@ fn feedback_port<'a>(
     port: &Layer,
     len: usize,
     landing: Landing<'a, CpuBuffer>,
-    rounded: bool,
+    (rounded, halved): (bool, bool),
     sums: Pointer,
 ) -> FeedbackPort<'a> {
     FeedbackPort {
-        z: &landing.record.z[..len],
+        z: landing.record.z.values(len),
         inverse_deviation: &landing.record.inverse_deviation[..port.deviations()],
         delta: Some(Delta {
-            values: Pointer::new(&mut landing.delta[..len]),
+            values: landing.delta.target(len, halved),
             first: 0,
         }),
         rounded,

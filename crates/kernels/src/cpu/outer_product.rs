@@ -3,13 +3,14 @@
 use super::isa::Kernel;
 use super::lanes::{self, CHAINS, Lanes, fold};
 use super::tile::{LINE, RowTile, most_rows, run_rows, tiles};
+use super::values::Value;
 
 /// `sums[column] += Σ_row panel[row, column]` for a panel of whole rows.
 ///
 /// # Safety
 /// The instruction set of `V`.
 #[inline(always)]
-pub(super) unsafe fn add_rows<V: Lanes>(panel: &[f32], sums: &mut [f32]) {
+pub(super) unsafe fn add_rows<V: Lanes, E: Value>(panel: &[E], sums: &mut [f32]) {
     let columns = sums.len();
     let rows = panel.len() / columns;
     let whole = rows / CHAINS * CHAINS;
@@ -21,11 +22,11 @@ pub(super) unsafe fn add_rows<V: Lanes>(panel: &[f32], sums: &mut [f32]) {
             let mut chains = [V::splat(0.0); CHAINS];
             for row in (0..whole).step_by(CHAINS) {
                 for (chain, sum) in chains.iter_mut().enumerate() {
-                    *sum = sum.add(lanes::load(first.add((row + chain) * columns), count));
+                    *sum = sum.add(E::load(first.add((row + chain) * columns), count));
                 }
             }
             for row in whole..rows {
-                chains[0] = chains[0].add(lanes::load(first.add(row * columns), count));
+                chains[0] = chains[0].add(E::load(first.add(row * columns), count));
             }
             let to = sums.as_mut_ptr().add(column);
             let sum = lanes::load::<V>(to, count).add(fold(chains));

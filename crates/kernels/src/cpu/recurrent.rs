@@ -233,12 +233,12 @@ impl<V: Lanes> ForNonlinearity<V> for DriveRows<'_> {
         // SAFETY: handed on from the caller.
         unsafe {
             let scale = V::splat(self.scale);
-            let bias = column.load::<V>(drive.bias.as_ptr().add(column.channel));
+            let bias = column.load::<V, _>(drive.bias.as_ptr().add(column.channel));
             for row in 0..column.batch {
                 let mut value = column.row::<V>(row).mul_add(scale, bias);
                 for i in 0..inputs {
                     let at = i * column.channels + column.channel;
-                    let weight = column.load::<V>(drive.weights.as_ptr().add(at));
+                    let weight = column.load::<V, _>(drive.weights.as_ptr().add(at));
                     let input = V::splat(*drive.input.as_ptr().add(row * inputs + i));
                     value = input.mul_add(weight, value);
                 }
@@ -277,12 +277,14 @@ impl<V: Lanes> ForNonlinearity<V> for LandingRows<'_> {
                 let Some(landing) = self.landing else {
                     continue;
                 };
-                let signal = column.load::<V>(landing.signal.as_ptr().add(at)).add(value);
-                let z = column.load::<V>(landing.z.as_ptr().add(at));
+                let signal = column
+                    .load::<V, _>(landing.signal.as_ptr().add(at))
+                    .add(value);
+                let z = column.load::<V, _>(landing.z.as_ptr().add(at));
                 let landed = bf16_if(self.rounded, A::slope_times(z, signal));
                 column.store(landed, landing.delta.at(at));
                 if let Some((z, delta)) = landing.local {
-                    let z = column.load::<V>(z.as_ptr().add(at));
+                    let z = column.load::<V, _>(z.as_ptr().add(at));
                     let landed = bf16_if(self.rounded, A::slope_times(z, value));
                     column.store(landed, delta.at(at));
                 }

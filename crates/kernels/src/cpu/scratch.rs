@@ -15,6 +15,8 @@ pub(super) struct Scratch {
     /// A recurrent state as tiles.
     #[cfg(target_arch = "x86_64")]
     pub state: CpuBuffer,
+    /// Panels of 16 bits in f32, for kernels that do not read these.
+    pub widened: [CpuBuffer; 2],
     /// A weight gradient's partial sums.
     pub partials: CpuBuffer,
     /// A part for each thread.

@@ -80,7 +80,7 @@ impl CpuBackend {
             // The gradient reads deltas at once.
             let read_at_once = |landing| FeedbackPort {
                 long: false,
-                ..feedback_port(port, len, landing, rounded, no_sums)
+                ..feedback_port(port, len, landing, (rounded, false), no_sums)
             };
             let arriving = Arriving {
                 through,

@@ -8,7 +8,7 @@ use super::panel::{self, Column, Cut, FeedbackPort, ForwardPort, Part, Slopes, T
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
-use super::tile::{LINE, ask_for};
+use super::tile::LINE;
 use super::twin::Twin;
 use crate::{NORM_EPSILON, Norm};
 use std::marker::PhantomData;
@@ -36,6 +36,20 @@ pub(super) enum Finish<'a> {
 }
 
 impl Finish<'_> {
+    /// Values of what the next kernel reads that fill a cache line.
+    #[inline(always)]
+    fn line(&self) -> usize {
+        let halved = match self {
+            Self::Store { .. } => false,
+            Self::Forward(port) => port.a.halved,
+            Self::Feedback { path, local, .. } => {
+                let delta = path.delta.or_else(|| local.as_ref()?.delta);
+                delta.is_some_and(|delta| delta.values.halved)
+            }
+        };
+        if halved { 2 * LINE } else { LINE }
+    }
+
     /// Asks for the z of the path that signals will meet at a location, in some blocks of columns.
     ///
     /// # Safety
@@ -59,10 +73,11 @@ impl Finish<'_> {
             true => (1, batch * columns),
             false => (batch, to - from),
         };
-        let panel = &path.z[location * batch * columns..][..batch * columns];
+        let panel = location * batch * columns;
         for row in 0..rows {
+            let first = panel + row * columns + from;
             // SAFETY: handed on from the caller.
-            unsafe { ask_for::<V>(&panel[row * columns + from..][..len]) };
+            unsafe { path.z.ask_for::<V>(first, len) };
         }
     }
 }
@@ -201,14 +216,15 @@ impl Kernel for FinishBlock<'_> {
     unsafe fn run<V: Lanes>(self) {
         let (finish, packing, (location, block)) = (*self.finish, self.packing, self.place);
         // Two vectors that fill a cache line are finished as one, so that it can be written past the caches.
-        let twins = 2 * V::LEN == LINE && !V::PAIRED && packing.block == LINE;
-        if twins && (block + 1) * LINE <= packing.columns {
+        let line = finish.line();
+        let twins = 2 * V::LEN == line && !V::PAIRED && packing.block == line;
+        if twins && (block + 1) * line <= packing.columns {
             let column = Column::<Whole> {
                 scratch: self.scratch,
-                stride: LINE,
+                stride: line,
                 batch: self.batch,
-                channel: block * LINE,
-                count: LINE,
+                channel: block * line,
+                count: line,
                 channels: packing.columns,
                 location,
                 cut: PhantomData,

@@ -2,6 +2,7 @@
 
 use super::isa::Kernel;
 use super::lanes::Lanes;
+use super::values::Bf16;
 
 /// Two vectors, lane by lane what each of them is.
 #[derive(Clone, Copy)]
@@ -64,6 +65,46 @@ impl<V: Lanes> Lanes for Twin<V> {
                 V::load_partial(second, count - first),
             ])
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: handed on from the caller.
+        unsafe { Self([V::load_bf16(from), V::load_bf16(from.add(V::LEN))]) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_partial(from: *const Bf16, count: usize) -> Self {
+        let first = count.min(V::LEN);
+        let second = from.wrapping_add(V::LEN);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            Self([
+                V::load_bf16_partial(from, first),
+                V::load_bf16_partial(second, count - first),
+            ])
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut Bf16) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            self.0[0].store_bf16(to);
+            self.0[1].store_bf16(to.add(V::LEN));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, to: *mut Bf16, count: usize) {
+        let first = count.min(V::LEN);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            self.0[0].store_bf16_partial(to, first);
+            self.0[1].store_bf16_partial(to.wrapping_add(V::LEN), count - first);
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(self, to: *mut Bf16) {
+        let [first, second] = self.0;
+        // SAFETY: handed on from the caller.
+        unsafe { V::stream_two_bf16(first, second, to) };
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -121,7 +121,7 @@ impl Kernel for ChunkKernel<'_> {
             let panel = &self.delta[dst * self.batch * outputs..][..self.batch * outputs];
             if let Some(bias) = bias.as_deref_mut() {
                 // SAFETY: the instruction set is the caller's promise.
-                unsafe { add_rows::<V>(panel, bias) };
+                unsafe { add_rows::<V, _>(panel, bias) };
             }
             let links = layer.wiring.forward().of(dst);
             let following = match dst + 1 < last {
@@ -212,19 +212,19 @@ unsafe fn to_blocks<V: Lanes>(panel: &[f32], columns: usize, block: usize, out: 
 }
 
 /// Operands of [`weight_gradient`].
-pub(super) struct Operands<'a> {
+pub(super) struct Operands<'a, P> {
     pub layer: &'a Layer,
     pub batch: usize,
     /// `[source, batch, input]`
-    pub input: &'a [f32],
+    pub input: P,
     /// `[destination, batch, output]`
-    pub delta: &'a [f32],
+    pub delta: P,
 }
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta`; `partials` is scratch.
 pub(super) fn weight_gradient(
     workers: &mut Workers<'_>,
-    operands: &Operands<'_>,
+    operands: &Operands<'_, &[f32]>,
     partials: &mut CpuBuffer,
     weights: &mut [f32],
     biases: &mut [f32],

@@ -5,6 +5,7 @@
 
 use super::isa::Kernel;
 use super::lanes::Lanes;
+use super::values::Bf16;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -114,6 +115,24 @@ impl<M: Machine> Lanes for Eight<M> {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller guarantees eight readable values.
         Self::of(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: the caller guarantees eight readable values of 16 bits.
+        Self::of(unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut Bf16) {
+        // SAFETY: the caller guarantees room for eight values of 16 bits.
+        unsafe {
+            let halves = _mm256_srli_epi32::<16>(_mm256_castps_si256(self.0));
+            let packed = _mm256_packus_epi32(halves, halves);
+            let joined = _mm256_permute4x64_epi64::<0b1000>(packed);
+            _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(joined));
+        }
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
@@ -238,6 +257,18 @@ impl<M: Machine> Lanes for Eight<M> {
     }
 }
 
+impl Avx512 {
+    /// The upper half of each lane.
+    ///
+    /// # Safety
+    /// AVX-512.
+    #[inline(always)]
+    unsafe fn upper_halves(self) -> __m256i {
+        // SAFETY: see the module's note.
+        unsafe { _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(self.0))) }
+    }
+}
+
 #[inline(always)]
 fn mask16(count: usize) -> __mmask16 {
     ((1u32 << count) - 1) as __mmask16
@@ -312,6 +343,28 @@ impl Lanes for Avx512 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller guarantees sixteen readable values.
         Self(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: the caller guarantees sixteen readable values of 16 bits.
+        Self(unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut Bf16) {
+        // SAFETY: the caller guarantees room for sixteen values of 16 bits.
+        unsafe { _mm256_storeu_si256(to.cast(), self.upper_halves()) };
+    }
+    #[inline(always)]
+    unsafe fn stream_two_bf16(first: Self, second: Self, to: *mut Bf16) {
+        // SAFETY: the caller guarantees room for 32 values of 16 bits, and the alignment.
+        unsafe {
+            let low = _mm512_castsi256_si512(first.upper_halves());
+            let line = _mm512_inserti64x4::<1>(low, second.upper_halves());
+            _mm512_stream_si512(to.cast(), line);
+        }
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {

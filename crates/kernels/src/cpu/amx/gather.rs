@@ -13,6 +13,7 @@ use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
+use crate::cpu::values::Values;
 use std::ops::Range;
 
 /// Columns of the grid in which an item walks from row to row, if so many sources stay in the second-level cache.
@@ -34,7 +35,7 @@ pub(in crate::cpu) struct Gather<'a> {
     /// Samples of a panel.
     pub batch: usize,
     /// `[source, batch, depth]`
-    pub panels: &'a [f32],
+    pub panels: Values<'a>,
     /// Weights, `[tap, input, output]`.
     pub weight: &'a [f32],
     /// Which way they are read.
@@ -137,10 +138,15 @@ impl<const PARTS: usize> Kernel for CellKernel<'_, PARTS> {
         for row in self.cell.rows.clone() {
             let locations = self.cell.locations(row);
             ring.bring(links, locations.clone(), |source, slot| {
-                let panel = &self.gather.panels[source * panel_len..][..panel_len];
+                let panel = source * panel_len..(source + 1) * panel_len;
                 let to = &mut self.panels[slot * rows.panel_words()..][..rows.panel_words()];
                 // SAFETY: AVX-512 was found with the tiles.
-                unsafe { round_panel(panel, rows, packing.depth, to) };
+                unsafe {
+                    match self.gather.panels {
+                        Values::F32(all) => round_panel(&all[panel], rows, packing.depth, to),
+                        Values::Bf16(all) => round_panel(&all[panel], rows, packing.depth, to),
+                    }
+                }
             });
             for location in locations {
                 for block in self.blocks.clone() {
@@ -173,12 +179,8 @@ impl<const PARTS: usize> CellKernel<'_, PARTS> {
         if let Finish::Feedback { path, .. } = self.finish {
             let first = location * self.gather.batch * packing.columns + block * packing.block;
             for row in 0..self.gather.batch {
-                for line in (0..left.min(packing.block)).step_by(WORDS) {
-                    prefetch(
-                        path.z
-                            .as_ptr()
-                            .wrapping_add(first + row * packing.columns + line),
-                    );
+                for at in (0..left.min(packing.block)).step_by(path.z.line()) {
+                    prefetch(path.z.address(first + row * packing.columns + at));
                 }
             }
         }

@@ -2,7 +2,8 @@
 
 use super::cells::{Cells, Ring, Room};
 use super::samples::{Form, Samples, round_panel};
-use super::unit::{Operand, Unit};
+use super::unit::{self, Unit};
+use super::words::Operand;
 use super::{SQUARE, WORDS};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::isa::Kernel;
@@ -10,6 +11,7 @@ use crate::cpu::lanes::Lanes;
 use crate::cpu::outer_product::add_rows;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
+use crate::cpu::values::Values;
 use crate::cpu::weight_gradient::{Cut, INPUTS_PER_TASK, Operands, Task, add_partials};
 use std::ops::Range;
 
@@ -25,7 +27,7 @@ const CACHED_WORDS: usize = 3 << 17;
 /// As [`weight_gradient`](crate::cpu::weight_gradient::weight_gradient); `partials` is scratch. Operands have `PARTS` parts.
 pub(in crate::cpu) fn gradient<const PARTS: usize>(
     workers: &mut Workers<'_>,
-    operands: &Operands<'_>,
+    operands: &Operands<'_, Values<'_>>,
     partials: &mut CpuBuffer,
     weights: &mut [f32],
     biases: &mut [f32],
@@ -78,7 +80,7 @@ pub(in crate::cpu) fn gradient<const PARTS: usize>(
 }
 
 struct TaskKernel<'a, const PARTS: usize> {
-    operands: &'a Operands<'a>,
+    operands: &'a Operands<'a, Values<'a>>,
     samples: Samples<PARTS>,
     cells: Cells,
     room: Room,
@@ -158,22 +160,45 @@ impl<const PARTS: usize> TaskKernel<'_, PARTS> {
             destinations.clone(),
             |source, slot| {
                 let size = batch * layer.inputs;
-                let panel = &input[source * size..][..size];
+                let panel = source * size..(source + 1) * size;
                 let to = &mut sources[slot * words..][..words];
+                let form = Form::Sources;
                 // SAFETY: AVX-512 was found with the tiles.
-                unsafe { round_panel(samples, Form::Sources, channels, panel, to) };
+                unsafe {
+                    match input {
+                        Values::F32(all) => round_panel(samples, form, channels, &all[panel], to),
+                        Values::Bf16(all) => round_panel(samples, form, channels, &all[panel], to),
+                    }
+                }
             },
         );
         let (words, size) = (self.signal_words(), batch * layer.outputs);
         for (place, destination) in destinations.enumerate() {
-            let panel = &delta[destination * size..][..size];
-            let to = &mut self.signals[place * words..][..words];
-            // SAFETY: AVX-512 was found with the tiles; the rest is handed on from the caller.
+            let panel = destination * size..(destination + 1) * size;
+            // SAFETY: handed on from the caller.
             unsafe {
-                round_panel(samples, Form::Signals, (layer.outputs, 0), panel, to);
-                if let Some(bias) = self.task.bias.as_deref_mut() {
-                    add_rows::<V>(panel, bias);
+                match delta {
+                    Values::F32(all) => self.round_signals::<V, _>(&all[panel], place * words),
+                    Values::Bf16(all) => self.round_signals::<V, _>(&all[panel], place * words),
                 }
+            }
+        }
+    }
+
+    /// Rounds a panel of deltas, and adds them to the biases' sums.
+    ///
+    /// # Safety
+    /// The instruction set of `V`.
+    #[inline(always)]
+    unsafe fn round_signals<V: Lanes, E: Operand>(&mut self, panel: &[E], at: usize) {
+        let channels = (self.operands.layer.outputs, 0);
+        let words = self.signal_words();
+        let to = &mut self.signals[at..][..words];
+        // SAFETY: AVX-512 was found with the tiles; the rest is handed on from the caller.
+        unsafe {
+            round_panel(self.samples, Form::Signals, channels, panel, to);
+            if let Some(bias) = self.task.bias.as_deref_mut() {
+                add_rows::<V, _>(panel, bias);
             }
         }
     }
@@ -215,7 +240,7 @@ impl<const PARTS: usize> TaskKernel<'_, PARTS> {
         (tap, input, output): (usize, usize, usize),
     ) {
         let (layer, samples) = (self.operands.layer, self.samples);
-        let operand = |panels: &[f32], form, start: usize, channel: usize| Operand {
+        let operand = |panels: &[f32], form, start: usize, channel: usize| unit::Operand {
             first: panels[start + channel / WORDS * samples.tile_words(form)..].as_ptr(),
             second: samples.tile_words(form),
             step: samples.step_words(form),

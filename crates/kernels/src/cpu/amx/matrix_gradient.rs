@@ -24,7 +24,7 @@ const STEPS: usize = 16;
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer of one tap. Operands have `PARTS` parts.
 pub(in crate::cpu) fn matrix_gradient<const PARTS: usize>(
     workers: &mut Workers<'_>,
-    operands: &Operands<'_>,
+    operands: &Operands<'_, &[f32]>,
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
@@ -69,7 +69,7 @@ pub(in crate::cpu) fn matrix_gradient<const PARTS: usize>(
 }
 
 struct BiasKernel<'a> {
-    operands: &'a Operands<'a>,
+    operands: &'a Operands<'a, &'a [f32]>,
     biases: &'a mut [f32],
 }
 
@@ -87,7 +87,7 @@ impl Kernel for BiasKernel<'_> {
             let size = batch * layer.outputs;
             for _ in layer.wiring.forward().of(destination) {
                 // SAFETY: the instruction set is the caller's promise.
-                unsafe { add_rows::<V>(&delta[destination * size..][..size], self.biases) };
+                unsafe { add_rows::<V, _>(&delta[destination * size..][..size], self.biases) };
             }
         }
     }
@@ -95,7 +95,7 @@ impl Kernel for BiasKernel<'_> {
 
 /// A block of inputs by outputs.
 struct BlockKernel<'a, const PARTS: usize> {
-    operands: &'a Operands<'a>,
+    operands: &'a Operands<'a, &'a [f32]>,
     samples: Samples<PARTS>,
     /// Links whose operands are rounded together.
     links: usize,

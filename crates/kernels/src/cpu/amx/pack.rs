@@ -1,6 +1,6 @@
 //! Weights as tiles, `[block][tap][step][tile][part][pair][column]`, a pair of the depth's values to a word.
 
-use super::words::{self, Rows};
+use super::words::{self, Operand, Rows};
 use super::{PAIRED, TILE, WORDS};
 use crate::cpu::buffer::CpuBuffer;
 use crate::cpu::pack::{Direction, Packing};
@@ -70,7 +70,7 @@ pub(super) unsafe fn pack_tile<const PARTS: usize>(
                     columns: columns.saturating_sub(column),
                     next: 0,
                 };
-                words::round_pairs::<PARTS, false>(rows, WORDS, tile.as_mut_ptr(), TILE);
+                words::round_pairs::<PARTS, false, f32>(rows, WORDS, tile.as_mut_ptr(), TILE);
             }
             Direction::Backward => {
                 let mut rows = [words::zeros(); WORDS];
@@ -78,7 +78,7 @@ pub(super) unsafe fn pack_tile<const PARTS: usize>(
                 for (j, (row, rest)) in rows.iter_mut().zip(&mut rest).enumerate() {
                     if column + j < columns {
                         let from = matrix.as_ptr().wrapping_add((column + j) * depth + first);
-                        let parts = words::neighbours::<PARTS>(from, depth - first);
+                        let parts = f32::neighbours::<PARTS>(from, depth - first);
                         (*row, *rest) = (parts[0], parts[PARTS - 1]);
                     }
                 }

@@ -1,6 +1,6 @@
 //! Source panels as tiles: the rows' operands of forward pass and feedback.
 
-use super::words::{self, prefetch};
+use super::words::{self, Operand, prefetch};
 use super::{PAIRED, WORDS, equal_parts};
 
 /// How a panel is cut into tiles: `[tile, step, part, row, pair]`. Rows behind the batch hold anything; their sums are not
@@ -49,9 +49,9 @@ impl<const PARTS: usize> Rows<PARTS> {
 ///
 /// # Safety
 /// AVX-512 with bf16.
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn round_panel<const PARTS: usize>(
-    panel: &[f32],
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn round_panel<const PARTS: usize, E: Operand>(
+    panel: &[E],
     rows: Rows<PARTS>,
     depth: usize,
     to: &mut [f32],
@@ -63,10 +63,10 @@ pub(super) unsafe fn round_panel<const PARTS: usize>(
             // SAFETY: the values are a slice's, the words a row of the tile's.
             unsafe {
                 // The panel that lies behind this one is usually the next.
-                for line in (0..values.len()).step_by(WORDS) {
-                    prefetch(values[line..].as_ptr().wrapping_add(panel.len()));
+                for line in (0..values.len()).step_by(E::LINE) {
+                    prefetch(values[line..].as_ptr().wrapping_add(panel.len()).cast());
                 }
-                let parts = words::neighbours::<PARTS>(values.as_ptr(), values.len());
+                let parts = E::neighbours::<PARTS>(values.as_ptr(), values.len());
                 for (part, words) in parts.into_iter().enumerate() {
                     let at = at + part * rows.part_words();
                     words::store(words, tile[at..][..WORDS].as_mut_ptr());

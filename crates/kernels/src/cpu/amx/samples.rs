@@ -1,6 +1,6 @@
 //! Panels as tiles of a gradient's operands: samples in pairs.
 
-use super::words::{self, Rows};
+use super::words::{self, Operand, Rows};
 use super::{TILE, WORDS, equal_parts};
 
 /// How a minibatch is cut: pairs of samples in steps. Pairs behind the batch are zeros.
@@ -59,12 +59,12 @@ pub(super) enum Form {
 ///
 /// # Safety
 /// AVX-512 with bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn round_panel<const PARTS: usize>(
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn round_panel<const PARTS: usize, E: Operand>(
     samples: Samples<PARTS>,
     form: Form,
     (channels, first): (usize, usize),
-    panel: &[f32],
+    panel: &[E],
     to: &mut [f32],
 ) {
     let tiles = to.len() / samples.tile_words(form);
@@ -88,10 +88,10 @@ pub(super) unsafe fn round_panel<const PARTS: usize>(
             unsafe {
                 match form {
                     Form::Sources => {
-                        words::round_pairs::<PARTS, true>(rows, samples.pairs, to, part);
+                        words::round_pairs::<PARTS, true, E>(rows, samples.pairs, to, part);
                     }
                     Form::Signals => {
-                        words::round_pairs::<PARTS, false>(rows, samples.pairs, to, part);
+                        words::round_pairs::<PARTS, false, E>(rows, samples.pairs, to, part);
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! Vectors round to nearest, ties to even, and keep NaN. Like the tile unit they take denormal numbers for 0.
 
 use super::WORDS;
+use crate::cpu::values::{Bf16, Value};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -65,31 +66,97 @@ unsafe fn rounded<const PARTS: usize>(first: __m512, second: __m512) -> [Words; 
     parts
 }
 
-/// Neighbours of a row in pairs: the first `count` of its next 32 values, then zeros.
-///
-/// # Safety
-/// AVX-512 with bf16; `count` readable values.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn neighbours<const PARTS: usize>(
-    from: *const f32,
-    count: usize,
-) -> [Words; PARTS] {
-    // SAFETY: handed on from the caller.
-    unsafe {
-        let first = load(from, count);
-        let second = load(from.wrapping_add(WORDS), count.saturating_sub(WORDS));
-        rounded(first, second)
+/// A stored value that becomes half of a word.
+pub(super) trait Operand: Value {
+    /// Neighbours of a row in pairs: the first `count` of its next 32 values, then zeros.
+    ///
+    /// # Safety
+    /// AVX-512 with bf16; `count` readable values.
+    unsafe fn neighbours<const PARTS: usize>(from: *const Self, count: usize) -> [Words; PARTS];
+
+    /// Values of two rows one after the other: of each those sixteen that its mask has, zeros in the others' places.
+    ///
+    /// # Safety
+    /// AVX-512 with bf16; readable values where the masks have them.
+    unsafe fn rows<const PARTS: usize>(
+        from: [*const Self; 2],
+        masks: [__mmask16; 2],
+    ) -> [Words; PARTS];
+}
+
+impl Operand for f32 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn neighbours<const PARTS: usize>(from: *const Self, count: usize) -> [Words; PARTS] {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let first = load(from, count);
+            let second = load(from.wrapping_add(WORDS), count.saturating_sub(WORDS));
+            rounded(first, second)
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn rows<const PARTS: usize>(
+        from: [*const Self; 2],
+        masks: [__mmask16; 2],
+    ) -> [Words; PARTS] {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            rounded(
+                _mm512_maskz_loadu_ps(masks[0], from[0]),
+                _mm512_maskz_loadu_ps(masks[1], from[1]),
+            )
+        }
     }
 }
 
-/// Two rows' values of the same column in pairs.
+impl Operand for Bf16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn neighbours<const PARTS: usize>(from: *const Self, count: usize) -> [Words; PARTS] {
+        let mask = ((1u64 << count.min(2 * WORDS)) - 1) as __mmask32;
+        // SAFETY: masked values are not read; the caller guarantees the others.
+        first_part(unsafe { _mm512_maskz_loadu_epi16(mask, from.cast()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn rows<const PARTS: usize>(
+        from: [*const Self; 2],
+        masks: [__mmask16; 2],
+    ) -> [Words; PARTS] {
+        // SAFETY: masked values are not read; the caller guarantees the others.
+        let [first, second] = unsafe {
+            [
+                _mm256_maskz_loadu_epi16(masks[0], from[0].cast()),
+                _mm256_maskz_loadu_epi16(masks[1], from[1].cast()),
+            ]
+        };
+        first_part(_mm512_inserti64x4::<1>(
+            _mm512_castsi256_si512(first),
+            second,
+        ))
+    }
+}
+
+/// Words of values of 8 bits, of which a first part leaves nothing over.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn first_part<const PARTS: usize>(words: Words) -> [Words; PARTS] {
+    let mut parts = [_mm512_setzero_si512(); PARTS];
+    parts[0] = words;
+    parts
+}
+
+/// Two rows' values of the same column in pairs, from one row after the other.
 ///
 /// # Safety
-/// AVX-512 with bf16.
+/// AVX-512.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn columns<const PARTS: usize>(rows: [__m512; 2]) -> [Words; PARTS] {
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn columns<const PARTS: usize>(mut parts: [Words; PARTS]) -> [Words; PARTS] {
     const INTERLEAVED: [u16; 32] = {
         let mut places = [0; 32];
         let mut i = 0;
@@ -101,8 +168,6 @@ unsafe fn columns<const PARTS: usize>(rows: [__m512; 2]) -> [Words; PARTS] {
     };
     // SAFETY: both types are 64 bytes of any content.
     let places = unsafe { transmute::<[u16; 32], Words>(INTERLEAVED) };
-    // SAFETY: handed on from the caller.
-    let mut parts = unsafe { rounded::<PARTS>(rows[0], rows[1]) };
     for part in &mut parts {
         *part = _mm512_permutexvar_epi16(places, *part);
     }
@@ -111,9 +176,9 @@ unsafe fn columns<const PARTS: usize>(rows: [__m512; 2]) -> [Words; PARTS] {
 
 /// Sixteen columns of some rows, which become pairs of rows.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct Rows<E> {
     /// First value of the first row.
-    pub first: *const f32,
+    pub first: *const E,
     /// Values between rows.
     pub stride: usize,
     /// Rows that there are; those behind them are zeros.
@@ -129,9 +194,9 @@ pub(super) struct Rows {
 ///
 /// # Safety
 /// AVX-512 with bf16; so many readable rows and columns; room for so many rows of sixteen words, or for sixteen if `TURNED`.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn round_pairs<const PARTS: usize, const TURNED: bool>(
-    rows: Rows,
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn round_pairs<const PARTS: usize, const TURNED: bool, E: Operand>(
+    rows: Rows<E>,
     pairs: usize,
     to: *mut f32,
     part_words: usize,
@@ -142,14 +207,15 @@ pub(super) unsafe fn round_pairs<const PARTS: usize, const TURNED: bool>(
     unsafe {
         let mut from = rows.first;
         for pair in 0..pairs {
-            let mut values = [_mm512_setzero_ps(); 2];
-            for (i, values) in values.iter_mut().enumerate() {
-                let mask = if 2 * pair + i < rows.count { mask } else { 0 };
-                *values = _mm512_maskz_loadu_ps(mask, from);
-                prefetch(from.wrapping_add(rows.next));
+            let mut both = [from; 2];
+            let mut masks = [0; 2];
+            for (i, (at, row)) in both.iter_mut().zip(&mut masks).enumerate() {
+                *row = if 2 * pair + i < rows.count { mask } else { 0 };
+                *at = from;
+                prefetch(from.wrapping_add(rows.next).cast());
                 from = from.wrapping_add(rows.stride);
             }
-            let parts = columns::<PARTS>(values);
+            let parts = columns::<PARTS>(E::rows(both, masks));
             for (part, (words, kept)) in parts.into_iter().zip(&mut kept).enumerate() {
                 match TURNED {
                     true => kept[pair] = words,
@@ -249,12 +315,12 @@ mod tests {
         let mut turned = [[9.0f32; WORDS]; WORDS];
         // SAFETY: the instruction set is there; so many values lie behind every pointer.
         let [joined, half, nearest] = unsafe {
-            round_pairs::<1, false>(rows, 2, below.as_mut_ptr().cast(), 0);
-            round_pairs::<1, true>(rows, 2, turned.as_mut_ptr().cast(), 0);
+            round_pairs::<1, false, f32>(rows, 2, below.as_mut_ptr().cast(), 0);
+            round_pairs::<1, true, f32>(rows, 2, turned.as_mut_ptr().cast(), 0);
             [
-                neighbours::<1>(row.as_ptr(), 32),
-                neighbours::<1>(row.as_ptr(), 19),
-                neighbours::<1>(odd.as_ptr(), 3),
+                f32::neighbours::<1>(row.as_ptr(), 32),
+                f32::neighbours::<1>(row.as_ptr(), 19),
+                f32::neighbours::<1>(odd.as_ptr(), 3),
             ]
             .map(|[words]| values(words))
         };
@@ -285,7 +351,7 @@ mod tests {
         }
         let row: [f32; 32] = std::array::from_fn(|i| ((i as f32 + 0.3) * 1.7).exp2() - 5.1);
         // SAFETY: the instruction set is there; so many values lie behind the pointer.
-        let parts = unsafe { neighbours::<2>(row.as_ptr(), 32) }.map(values);
+        let parts = unsafe { f32::neighbours::<2>(row.as_ptr(), 32) }.map(values);
         for (i, value) in row.iter().enumerate() {
             let [most, rest] = [parts[0][i / 2][i % 2], parts[1][i / 2][i % 2]];
             let error = f64::from(*value) - f64::from(most) - f64::from(rest);

@@ -21,7 +21,7 @@ const MOST_COLUMNS: usize = 32;
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer of one tap.
 pub(in crate::cpu) fn gradient(
     workers: &mut Workers<'_>,
-    operands: &Operands<'_>,
+    operands: &Operands<'_, &[f32]>,
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
@@ -55,7 +55,7 @@ pub(in crate::cpu) fn gradient(
 }
 
 struct ProductKernel<'a> {
-    operands: &'a Operands<'a>,
+    operands: &'a Operands<'a, &'a [f32]>,
     inputs: Range<usize>,
     /// Blocks of columns, of so many columns each.
     blocks: Range<usize>,
@@ -144,7 +144,7 @@ impl ProductKernel<'_> {
                 let mut sums = [0.0; MOST_COLUMNS];
                 // SAFETY: the first task's items alone touch their columns' biases.
                 unsafe {
-                    add_rows::<V>(&self.signals[..rows.len() * block], &mut sums[..block]);
+                    add_rows::<V, _>(&self.signals[..rows.len() * block], &mut sums[..block]);
                     let biases = biases.slice(column, used);
                     for (bias, sum) in biases.iter_mut().zip(sums) {
                         *bias = if first { sum } else { *bias + sum };

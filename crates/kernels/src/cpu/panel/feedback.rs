@@ -5,13 +5,14 @@ use crate::cpu::lanes::{CHAINS, Lanes, fold};
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Linear, Nonlinearity};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::rounding::bf16_if;
+use crate::cpu::values::{Bf16, Target, Value, Values};
 use crate::{Activation, Norm};
 
 /// Where a feedback signal lands: one network's record and the resulting delta.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct FeedbackPort<'a> {
     /// `[location, batch, channel]`.
-    pub z: &'a [f32],
+    pub z: Values<'a>,
     /// `[location, channel]` or `[channel]`.
     pub inverse_deviation: &'a [f32],
     /// Where delta goes; None where nobody reads it.
@@ -28,15 +29,16 @@ pub(in crate::cpu) struct FeedbackPort<'a> {
 /// Where delta goes: `[location, batch, channel]` of all locations or of some.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Delta {
-    pub values: Pointer,
+    /// Not in 16 bits under [`Norm::Channel`], where it holds ψ first.
+    pub values: Target,
     /// Which value of all locations' array is the first.
     pub first: usize,
 }
 
 impl Delta {
-    /// The address of a value of all locations' array.
+    /// The place of a value of all locations' array, which is stored so.
     #[inline(always)]
-    fn at(self, value: usize) -> *mut f32 {
+    fn at<E: Value>(self, value: usize) -> *mut E {
         self.values.at(value - self.first)
     }
 }
@@ -64,12 +66,23 @@ pub(in crate::cpu) struct PsiSums<V> {
 #[inline(always)]
 pub(in crate::cpu) unsafe fn signal_to_psi<V: Lanes, C: Cut>(
     activation: Activation,
-    z: &[f32],
+    z: Values<'_>,
     column: Column<C>,
 ) -> PsiSums<V> {
-    let z = z.as_ptr().wrapping_add(column.panel_start());
+    let start = column.panel_start();
     // SAFETY: handed on from the caller.
-    unsafe { nonlinearity::with(activation, Sums::<C, true> { z, column }) }
+    unsafe {
+        match z {
+            Values::F32(z) => {
+                let z = z.as_ptr().wrapping_add(start);
+                nonlinearity::with(activation, Sums::<C, _, true> { z, column })
+            }
+            Values::Bf16(z) => {
+                let z = z.as_ptr().wrapping_add(start);
+                nonlinearity::with(activation, Sums::<C, _, true> { z, column })
+            }
+        }
+    }
 }
 
 /// The sums of a ψ that stands in scratch, with another network's z.
@@ -78,22 +91,33 @@ pub(in crate::cpu) unsafe fn signal_to_psi<V: Lanes, C: Cut>(
 /// As for [`signal_to_psi`].
 #[inline(always)]
 pub(in crate::cpu) unsafe fn sums_with<V: Lanes, C: Cut>(
-    z: &[f32],
+    z: Values<'_>,
     column: Column<C>,
 ) -> PsiSums<V> {
-    let z = z.as_ptr().wrapping_add(column.panel_start());
+    let start = column.panel_start();
     // SAFETY: handed on from the caller.
-    unsafe { Sums::<C, false> { z, column }.run::<Linear>() }
+    unsafe {
+        match z {
+            Values::F32(z) => {
+                let z = z.as_ptr().wrapping_add(start);
+                Sums::<C, _, false> { z, column }.run::<Linear>()
+            }
+            Values::Bf16(z) => {
+                let z = z.as_ptr().wrapping_add(start);
+                Sums::<C, _, false> { z, column }.run::<Linear>()
+            }
+        }
+    }
 }
 
 /// Sums over ψ; if `ARRIVING`, scratch holds the signal and receives ψ.
-struct Sums<C: Cut, const ARRIVING: bool> {
+struct Sums<C: Cut, E, const ARRIVING: bool> {
     /// Of the column's first row.
-    z: *const f32,
+    z: *const E,
     column: Column<C>,
 }
 
-impl<C: Cut, const ARRIVING: bool> Sums<C, ARRIVING> {
+impl<C: Cut, E: Value, const ARRIVING: bool> Sums<C, E, ARRIVING> {
     /// ψ and z of one row.
     ///
     /// # Safety
@@ -102,9 +126,8 @@ impl<C: Cut, const ARRIVING: bool> Sums<C, ARRIVING> {
     unsafe fn row<V: Lanes, A: Nonlinearity>(&self, row: usize) -> (V, V) {
         // SAFETY: handed on from the caller.
         unsafe {
-            let z = self
-                .column
-                .load::<V>(self.z.add(row * self.column.panel_row()));
+            let z = self.z.wrapping_add(row * self.column.panel_row());
+            let z = self.column.load::<V, E>(z);
             let psi = A::slope_times(z, self.column.row(row));
             if ARRIVING {
                 self.column.set_row(row, psi);
@@ -114,7 +137,7 @@ impl<C: Cut, const ARRIVING: bool> Sums<C, ARRIVING> {
     }
 }
 
-impl<V: Lanes, C: Cut, const ARRIVING: bool> ForNonlinearity<V> for Sums<C, ARRIVING> {
+impl<V: Lanes, C: Cut, E: Value, const ARRIVING: bool> ForNonlinearity<V> for Sums<C, E, ARRIVING> {
     type Out = PsiSums<V>;
 
     #[inline(always)]
@@ -159,36 +182,75 @@ pub(in crate::cpu) unsafe fn land<V: Lanes, C: Cut>(
     let Some(delta) = port.delta else {
         return;
     };
+    let rows = Rows {
+        slopes,
+        sums,
+        port,
+        column,
+    };
+    let start = column.panel_start();
     // SAFETY: handed on from the caller.
     unsafe {
-        let scale = V::splat(slopes.scale);
-        let out = delta.at(column.panel_start());
-        if slopes.norm == Norm::Location {
-            let per_sample = V::splat(1.0 / column.batch as f32);
-            let (mean, along) = (sums.psi.mul(per_sample), sums.psi_z.mul(per_sample));
-            let inverse = port.inverse_deviation.as_ptr().add(column.channel_start());
-            let factor = column.load_channels::<V>(inverse).mul(scale);
-            let z = port.z.as_ptr().add(column.panel_start());
-            let streams = column.streams::<V>(port.long, out);
-            for row in 0..column.rows() {
-                let at = row * column.panel_row();
-                let centred = column.row::<V>(row).sub(mean);
-                let delta = centred.sub(column.load::<V>(z.add(at)).mul(along));
-                let delta = bf16_if(port.rounded, delta.mul(factor));
-                column.write(delta, out.add(at), streams);
+        match (delta.values.halved, port.z) {
+            (false, Values::F32(z)) => rows.land(delta.at::<f32>(start), z),
+            (false, Values::Bf16(z)) => rows.land(delta.at::<f32>(start), z),
+            (true, Values::F32(z)) => rows.land(delta.at::<Bf16>(start), z),
+            (true, Values::Bf16(z)) => rows.land(delta.at::<Bf16>(start), z),
+        }
+    }
+}
+
+/// What [`land`] is given.
+struct Rows<'a, V, C> {
+    slopes: Slopes,
+    sums: PsiSums<V>,
+    port: FeedbackPort<'a>,
+    column: Column<C>,
+}
+
+impl<V: Lanes, C: Cut> Rows<'_, V, C> {
+    /// Lands at `out`, where the column's deltas begin.
+    ///
+    /// # Safety
+    /// As for [`land`].
+    #[inline(always)]
+    unsafe fn land<D: Value, Z: Value>(self, out: *mut D, z: &[Z]) {
+        let Self {
+            slopes,
+            sums,
+            port,
+            column,
+        } = self;
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let scale = V::splat(slopes.scale);
+            if slopes.norm == Norm::Location {
+                let per_sample = V::splat(1.0 / column.batch as f32);
+                let (mean, along) = (sums.psi.mul(per_sample), sums.psi_z.mul(per_sample));
+                let inverse = port.inverse_deviation.as_ptr().add(column.channel_start());
+                let factor = column.load_channels::<V>(inverse).mul(scale);
+                let z = z.as_ptr().add(column.panel_start());
+                let streams = column.streams::<V, D>(port.long, out);
+                for row in 0..column.rows() {
+                    let at = row * column.panel_row();
+                    let centred = column.row::<V>(row).sub(mean);
+                    let delta = centred.sub(column.load::<V, Z>(z.add(at)).mul(along));
+                    let delta = bf16_if(port.rounded, delta.mul(factor));
+                    column.write(delta, out.add(at), streams);
+                }
+                return;
             }
-            return;
-        }
-        // Under the channel norm these are not deltas yet.
-        let rounded = port.rounded && slopes.norm == Norm::None;
-        if slopes.norm == Norm::Channel {
-            let at = 2 * column.location * column.channels + column.channel;
-            column.store_channels(sums.psi.mul(scale), port.sums.at(at));
-            column.store_channels(sums.psi_z.mul(scale), port.sums.at(at + column.channels));
-        }
-        for row in 0..column.rows() {
-            let psi = column.row::<V>(row).mul(scale);
-            column.store(bf16_if(rounded, psi), out.add(row * column.panel_row()));
+            // Under the channel norm these are not deltas yet.
+            let rounded = port.rounded && slopes.norm == Norm::None;
+            if slopes.norm == Norm::Channel {
+                let at = 2 * column.location * column.channels + column.channel;
+                column.store_channels(sums.psi.mul(scale), port.sums.at(at));
+                column.store_channels(sums.psi_z.mul(scale), port.sums.at(at + column.channels));
+            }
+            for row in 0..column.rows() {
+                let psi = column.row::<V>(row).mul(scale);
+                column.store(bf16_if(rounded, psi), out.add(row * column.panel_row()));
+            }
         }
     }
 }
@@ -205,21 +267,25 @@ pub(in crate::cpu) unsafe fn finish_feedback<V: Lanes>(
     mean: &[f32],
     along: &[f32],
 ) {
-    let Some(out) = port.delta else {
+    let Some(delta) = port.delta else {
         return;
     };
     // SAFETY: handed on from the caller.
     unsafe {
-        let mean = column.load::<V>(mean.as_ptr().add(column.channel));
-        let along = column.load::<V>(along.as_ptr().add(column.channel));
+        let mean = column.load::<V, _>(mean.as_ptr().add(column.channel));
+        let along = column.load::<V, _>(along.as_ptr().add(column.channel));
         let inverse = port.inverse_deviation.as_ptr().add(column.channel);
-        let inverse = column.load::<V>(inverse);
+        let inverse = column.load::<V, _>(inverse);
         for row in 0..column.batch {
             let at = column.panel_start() + row * column.channels;
-            let z = column.load::<V>(port.z.as_ptr().add(at));
-            let psi = column.load::<V>(out.at(at));
+            let z = match port.z {
+                Values::F32(z) => column.load::<V, _>(z.as_ptr().wrapping_add(at)),
+                Values::Bf16(z) => column.load::<V, _>(z.as_ptr().wrapping_add(at)),
+            };
+            let out = delta.values.start.at(at - delta.first);
+            let psi = column.load::<V, _>(out);
             let delta = psi.sub(mean).sub(z.mul(along)).mul(inverse);
-            column.store(bf16_if(port.rounded, delta), out.at(at));
+            column.store(bf16_if(port.rounded, delta), out);
         }
     }
 }

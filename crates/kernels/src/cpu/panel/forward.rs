@@ -5,6 +5,7 @@ use crate::cpu::lanes::{CHAINS, Lanes, fold};
 use crate::cpu::nonlinearity::{self, ForNonlinearity, Nonlinearity};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::rounding::bf16_if;
+use crate::cpu::values::{Bf16, Target, Value};
 use crate::{Activation, NORM_EPSILON, Norm};
 
 /// Where a forward pass writes.
@@ -18,9 +19,9 @@ pub(in crate::cpu) struct ForwardPort<'a> {
     pub rounded: bool,
     /// `[channel]`.
     pub bias: &'a [f32],
-    /// None where nobody will look at z.
-    pub z: Option<Pointer>,
-    pub a: Pointer,
+    /// None where nobody will look at z. Neither z nor a is kept in 16 bits under [`Norm::Channel`].
+    pub z: Option<Target>,
+    pub a: Target,
     /// Whether z and a, in this order, are written past the caches.
     pub past: [bool; 2],
     /// `[location, channel]`: inverse deviations under [`Norm::Location`].
@@ -33,7 +34,7 @@ pub(in crate::cpu) struct ForwardPort<'a> {
 impl ForwardPort<'_> {
     /// What holds the pre-activation between the two passes of [`Norm::Channel`].
     fn pre_activation(&self) -> Pointer {
-        self.z.unwrap_or(self.a)
+        self.z.unwrap_or(self.a).start
     }
 }
 
@@ -139,25 +140,42 @@ impl<V: Lanes, C: Cut> ForNonlinearity<V> for Rows<'_, V, C> {
 
     #[inline(always)]
     unsafe fn run<A: Nonlinearity>(self) {
+        // SAFETY: handed on from the caller.
+        unsafe {
+            let start = self.column.panel_start();
+            // A z that nobody wants goes where its product was.
+            let scratch = (self.column.scratch, self.column.stride);
+            let row = self.column.panel_row();
+            match (self.port.a.halved, self.port.z) {
+                (false, None) => self.write::<A, f32, f32>(scratch),
+                (true, None) => self.write::<A, f32, Bf16>(scratch),
+                (false, Some(z)) => self.write::<A, f32, f32>((z.at(start), row)),
+                (true, Some(z)) => self.write::<A, Bf16, Bf16>((z.at(start), row)),
+            }
+        }
+    }
+}
+
+impl<V: Lanes, C: Cut> Rows<'_, V, C> {
+    /// Writes z, to rows so far apart, and a.
+    ///
+    /// # Safety
+    /// As for [`forward`]; room for z.
+    #[inline(always)]
+    unsafe fn write<A: Nonlinearity, Z: Value, E: Value>(self, (z_out, z_row): (*mut Z, usize)) {
         let column = self.column;
         // SAFETY: handed on from the caller.
         unsafe {
-            let start = column.panel_start();
-            let a_out = self.port.a.at(start);
-            // A z that nobody wants goes where its product was.
-            let (z_out, z_row) = match self.port.z {
-                Some(z) => (z.at(start), column.panel_row()),
-                None => (column.scratch, column.stride),
-            };
+            let a_out = self.port.a.at::<E>(column.panel_start());
             let past = self.port.past;
             let streams = [
-                self.port.z.is_some() && column.streams::<V>(past[0], z_out),
-                column.streams::<V>(past[1], a_out),
+                self.port.z.is_some() && column.streams::<V, Z>(past[0], z_out),
+                column.streams::<V, E>(past[1], a_out),
             ];
             for row in 0..column.rows() {
                 let centred = column.row::<V>(row).sub(self.shift);
                 let z = centred.mul_add(self.factor, self.offset);
-                column.write(z, z_out.add(row * z_row), streams[0]);
+                column.write(bf16_if(!Z::F32, z), z_out.add(row * z_row), streams[0]);
                 let a = bf16_if(self.port.rounded, A::value(z));
                 column.write(a, a_out.add(row * column.panel_row()), streams[1]);
             }
@@ -181,8 +199,8 @@ pub(in crate::cpu) unsafe fn finish_forward<V: Lanes>(
         let rows = SecondPass {
             port,
             column,
-            mean: column.load::<V>(mean.as_ptr().add(column.channel)),
-            inverse: column.load::<V>(inverse.as_ptr().add(column.channel)),
+            mean: column.load::<V, _>(mean.as_ptr().add(column.channel)),
+            inverse: column.load::<V, _>(inverse.as_ptr().add(column.channel)),
         };
         nonlinearity::with(port.activation, rows);
     }
@@ -206,9 +224,10 @@ impl<V: Lanes> ForNonlinearity<V> for SecondPass<'_, V> {
             for row in 0..column.batch {
                 let at = column.panel_start() + row * column.channels;
                 let pre = port.pre_activation().at(at);
-                let z = column.load::<V>(pre).sub(self.mean).mul(self.inverse);
+                let z = column.load::<V, _>(pre).sub(self.mean).mul(self.inverse);
                 column.store(z, pre);
-                column.store(bf16_if(port.rounded, A::value(z)), port.a.at(at));
+                let a = bf16_if(port.rounded, A::value(z));
+                column.store(a, port.a.at::<f32>(at));
             }
         }
     }

@@ -8,8 +8,9 @@ pub(super) use feedback::{
 };
 pub(super) use forward::{ForwardPort, finish_forward, forward};
 
-use super::lanes::{self, Lanes};
+use super::lanes::Lanes;
 use super::pointer::Pointer;
+use super::values::Value;
 use std::marker::PhantomData;
 
 /// How a column's vectors are filled, which loops over its rows then need not ask.
@@ -124,15 +125,15 @@ impl<C: Cut> Column<C> {
         unsafe { value.store(self.scratch.add(row * self.stride)) };
     }
 
+    /// A row's values.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; `count` readable values.
     #[inline(always)]
-    pub(super) unsafe fn load<V: Lanes>(&self, from: *const f32) -> V {
-        // SAFETY: the caller guarantees `count` readable values.
-        unsafe {
-            match C::WHOLE {
-                true => V::load(from),
-                false => lanes::load(from, self.count),
-            }
-        }
+    pub(super) unsafe fn load<V: Lanes, E: Value>(&self, from: *const E) -> V {
+        let count = if C::WHOLE { V::LEN } else { self.count };
+        // SAFETY: handed on from the caller.
+        unsafe { E::load(from, count) }
     }
 
     /// One value for each channel.
@@ -181,22 +182,18 @@ impl<C: Cut> Column<C> {
     /// Whether the column fills cache lines, row by row or several rows a line, in an array that begins at `start` of this
     /// column and is too long for the caches.
     #[inline(always)]
-    fn streams<V: Lanes>(&self, long: bool, start: *mut f32) -> bool {
+    fn streams<V: Lanes, E: Value>(&self, long: bool, start: *mut E) -> bool {
         const LINE: usize = 64;
-        let [row, vector] = [self.panel_row(), V::LEN].map(|values| values * size_of::<f32>());
-        let lines = vector == LINE && row.is_multiple_of(LINE);
+        let [row, vector] = [self.panel_row(), V::LEN].map(|values| values * size_of::<E>());
+        let lines = vector.is_multiple_of(LINE) && row.is_multiple_of(LINE);
         long && C::WHOLE && (lines || row == vector) && start.addr().is_multiple_of(LINE)
     }
 
     #[inline(always)]
-    pub(super) unsafe fn store<V: Lanes>(&self, value: V, to: *mut f32) {
+    pub(super) unsafe fn store<V: Lanes, E: Value>(&self, value: V, to: *mut E) {
+        let count = if C::WHOLE { V::LEN } else { self.count };
         // SAFETY: the caller guarantees `count` writable values.
-        unsafe {
-            match C::WHOLE {
-                true => value.store(to),
-                false => lanes::store(value, to, self.count),
-            }
-        }
+        unsafe { E::store(value, to, count) };
     }
 
     /// Writes a row's values, past the caches if the column [`streams`](Self::streams).
@@ -204,11 +201,11 @@ impl<C: Cut> Column<C> {
     /// # Safety
     /// The instruction set of `V`; `count` writable values.
     #[inline(always)]
-    pub(super) unsafe fn write<V: Lanes>(&self, value: V, to: *mut f32, streams: bool) {
+    pub(super) unsafe fn write<V: Lanes, E: Value>(&self, value: V, to: *mut E, streams: bool) {
         // SAFETY: handed on from the caller; a column that streams is whole.
         unsafe {
             match streams {
-                true => value.stream(to),
+                true => E::stream(value, to),
                 false => self.store(value, to),
             }
         }

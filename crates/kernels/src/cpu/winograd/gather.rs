@@ -1,7 +1,7 @@
 //! Forward pass and feedback: a tile's sources to points, a product at each, and back to finished panels.
 
-use super::stride_2::{Even, Odd};
-use super::transform::{Side, Whole, plane, to_points};
+use super::stride_2::{Even, Odd, Same};
+use super::transform::{Panels, Side, Whole, plane, to_points};
 use super::{MATRICES, SIDE, TILE, Tiles, apart};
 use crate::Link;
 use crate::cpu::isa::Kernel;
@@ -10,6 +10,7 @@ use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::scratch::Workers;
 use crate::cpu::sweep::{Finish, complete, finish_block};
 use crate::cpu::tile::{GatherSource, LINE, gather_block};
+use crate::cpu::values::{Value, Values};
 
 /// What is gathered.
 #[derive(Clone, Copy)]
@@ -19,7 +20,7 @@ pub(in crate::cpu) struct Gather<'a> {
     /// Samples of a panel.
     pub batch: usize,
     /// `[location, batch, depth]`
-    pub panels: &'a [f32],
+    pub panels: Values<'a>,
     /// Weights as [`pack`](super::pack) left them.
     pub packed: &'a [f32],
     pub packing: Packing,
@@ -27,15 +28,18 @@ pub(in crate::cpu) struct Gather<'a> {
 
 /// Fills and finishes all panels of a grid.
 pub(in crate::cpu) fn gather(workers: &mut Workers<'_>, gather: Gather<'_>, finish: Finish<'_>) {
-    match gather.tiles.grid.stride {
-        1 => gather_by::<1>(workers, gather, finish),
-        _ => gather_by::<2>(workers, gather, finish),
+    match (gather.tiles.grid.stride, gather.panels) {
+        (1, Values::F32(panels)) => gather_by::<1, _>(workers, gather, panels, finish),
+        (1, Values::Bf16(panels)) => gather_by::<1, _>(workers, gather, panels, finish),
+        (_, Values::F32(panels)) => gather_by::<2, _>(workers, gather, panels, finish),
+        (_, Values::Bf16(panels)) => gather_by::<2, _>(workers, gather, panels, finish),
     }
 }
 
-fn gather_by<const STRIDE: usize>(
+fn gather_by<const STRIDE: usize, E: Value>(
     workers: &mut Workers<'_>,
     gather: Gather<'_>,
+    panels: &[E],
     finish: Finish<'_>,
 ) {
     let Gather {
@@ -60,8 +64,9 @@ fn gather_by<const STRIDE: usize>(
         let edge = |part: usize| part * packing.blocks() / parts;
         let (at_points, rest) = scratch.split_at_mut(points * chunk.points);
         let (products, filled) = rest.split_at_mut(points * chunk.products);
-        let kernel = TileKernel::<STRIDE> {
+        let kernel = TileKernel::<STRIDE, E> {
             gather,
+            panels,
             tile,
             blocks: edge(part)..edge(part + 1),
             chunk,
@@ -126,8 +131,10 @@ impl Chunks {
     }
 }
 
-struct TileKernel<'a, const STRIDE: usize> {
+struct TileKernel<'a, const STRIDE: usize, E> {
     gather: Gather<'a>,
+    /// Those of the gather.
+    panels: &'a [E],
     tile: usize,
     blocks: std::ops::Range<usize>,
     chunk: Chunks,
@@ -140,7 +147,7 @@ struct TileKernel<'a, const STRIDE: usize> {
     filled: &'a mut [f32],
 }
 
-impl<const STRIDE: usize> Kernel for TileKernel<'_, STRIDE> {
+impl<const STRIDE: usize, E: Value> Kernel for TileKernel<'_, STRIDE, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(mut self) {
         // SAFETY: sources are whole panels or null; the scratch arrays have the lengths that `gather` gave them.
@@ -172,7 +179,7 @@ impl<const STRIDE: usize> Kernel for TileKernel<'_, STRIDE> {
     }
 }
 
-impl<const STRIDE: usize> TileKernel<'_, STRIDE> {
+impl<const STRIDE: usize, E: Value> TileKernel<'_, STRIDE, E> {
     /// Fills the destinations of the tile from a part of its rows and columns, or adds that part.
     ///
     /// # Safety
@@ -186,20 +193,21 @@ impl<const STRIDE: usize> TileKernel<'_, STRIDE> {
             tiles,
             direction,
             batch,
-            panels,
             packing,
             ..
         } = self.gather;
         let (depth, columns, chunk) = (packing.depth, packing.block, self.chunk);
         let size = batch * columns;
         let sources = tiles.sources(direction, [R::FIRST, C::FIRST]);
-        let sources = sources.panels(self.tile, panels.as_ptr(), batch * depth);
+        let sources = sources.panels(self.tile, self.panels.as_ptr(), batch * depth);
         // SAFETY: handed on from the caller.
         unsafe {
             for (first, samples) in chunk.samples(batch) {
                 let from = (first * depth, samples * depth);
                 let to = (self.points.as_mut_ptr(), chunk.points);
-                to_points::<R::Sources, C::Sources, V, NR, NC, NR, NC>(&sources, from, AHEAD, to);
+                to_points::<R::Sources, C::Sources, V, E, NR, NC, NR, NC>(
+                    &sources, from, AHEAD, to,
+                );
                 for (place, block) in self.blocks.clone().enumerate() {
                     for point in 0..NR * NC {
                         let matrix = R::MATRIX[point / NC] * SIDE + C::MATRIX[point % NC];
@@ -238,22 +246,54 @@ impl<const STRIDE: usize> TileKernel<'_, STRIDE> {
             tiles,
             direction,
             batch,
-            panels,
             packing,
             ..
         } = self.gather;
-        let size = batch * packing.block;
+        let (depth, chunk) = (packing.depth, self.chunk);
         let sources = tiles.sources(direction, [Odd::FIRST; 2]);
         let sources: [[_; TILE]; TILE] =
-            sources.panels(self.tile, panels.as_ptr(), batch * packing.depth);
+            sources.panels(self.tile, self.panels.as_ptr(), batch * depth);
+        // SAFETY: handed on from the caller; the points of a part are no fewer than the tile's destinations.
+        unsafe {
+            if E::F32 {
+                let panels = |i: usize| sources[i / TILE][i % TILE].cast();
+                self.multiply_each::<V>(&sources, panels, (0, batch), add);
+                return;
+            }
+            for (first, samples) in chunk.samples(batch) {
+                let from = (first * depth, samples * depth);
+                let to = (self.points.as_mut_ptr(), chunk.points);
+                to_points::<Same, Same, V, E, TILE, TILE, TILE, TILE>(&sources, from, AHEAD, to);
+                let points = self.points.as_ptr();
+                let panels = |i: usize| points.wrapping_add(i * chunk.points);
+                self.multiply_each::<V>(&sources, panels, (first, samples), add);
+            }
+        }
+    }
+
+    /// Multiplies with the last matrix each of a tile's sources that there is, of some samples, which lie at an address.
+    ///
+    /// # Safety
+    /// As for [`fill`](Self::fill).
+    #[inline(always)]
+    unsafe fn multiply_each<V: Lanes>(
+        &mut self,
+        sources: &Panels<E, TILE, TILE>,
+        address: impl Fn(usize) -> *const f32,
+        (first, samples): (usize, usize),
+        add: bool,
+    ) {
+        let Gather { batch, packing, .. } = self.gather;
+        let size = batch * packing.block;
         for (place, block) in self.blocks.clone().enumerate() {
-            for (i, &panel) in sources.iter().flatten().enumerate() {
+            for (i, panel) in sources.iter().flatten().enumerate() {
                 // Where there is no source, there is no destination in the grid.
                 if !panel.is_null() {
-                    let at = (place * TILE * TILE + i) * size;
-                    let out = self.filled[at..][..size].as_mut_ptr();
+                    let at = (place * TILE * TILE + i) * size + first * packing.block;
+                    let out = self.filled[at..][..samples * packing.block].as_mut_ptr();
+                    let panel = (address(i), samples);
                     // SAFETY: handed on from the caller.
-                    unsafe { self.multiply::<V>((panel, batch), (block, MATRICES - 1), add, out) };
+                    unsafe { self.multiply::<V>(panel, (block, MATRICES - 1), add, out) };
                 }
             }
         }

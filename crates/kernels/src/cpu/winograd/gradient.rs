@@ -11,6 +11,7 @@ use crate::cpu::outer_product::{OuterProduct, Sum, add_outer_product, add_rows};
 use crate::cpu::pack::Direction;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
+use crate::cpu::values::Value;
 use crate::cpu::weight_gradient::Operands;
 use std::ops::Range;
 
@@ -28,25 +29,25 @@ const INPUTS: [usize; 3] = [128, 64, 32];
 const OUTPUTS: usize = 128;
 
 /// `∂W = scale · Σ aᵀ delta` and `∂b = Σ delta` of a layer with tiles; `partials` is scratch.
-pub(in crate::cpu) fn gradient(
+pub(in crate::cpu) fn gradient<E: Value>(
     workers: &mut Workers<'_>,
     tiles: Tiles,
-    operands: &Operands<'_>,
+    operands: &Operands<'_, &[E]>,
     partials: &mut CpuBuffer,
     weights: &mut [f32],
     biases: &mut [f32],
 ) {
     let gradient = match tiles.grid.stride {
-        1 => gradient_by::<1>,
-        _ => gradient_by::<2>,
+        1 => gradient_by::<1, E>,
+        _ => gradient_by::<2, E>,
     };
     gradient(workers, tiles, operands, partials, weights, biases);
 }
 
-fn gradient_by<const STRIDE: usize>(
+fn gradient_by<const STRIDE: usize, E: Value>(
     workers: &mut Workers<'_>,
     tiles: Tiles,
-    operands: &Operands<'_>,
+    operands: &Operands<'_, &[E]>,
     partials: &mut CpuBuffer,
     weights: &mut [f32],
     biases: &mut [f32],
@@ -73,7 +74,7 @@ fn gradient_by<const STRIDE: usize>(
         let (chunk, block) = (task / blocks, task % blocks);
         let part = |i: usize| i * tiles.count() / chunks;
         let (sources, signals) = scratch.split_at_mut(points * source);
-        let kernel = ChunkKernel::<STRIDE> {
+        let kernel = ChunkKernel::<STRIDE, E> {
             distances: (source, signal),
             tiles,
             operands,
@@ -113,9 +114,9 @@ fn gradient_by<const STRIDE: usize>(
     }
 }
 
-struct ChunkKernel<'a, const STRIDE: usize> {
+struct ChunkKernel<'a, const STRIDE: usize, E> {
     tiles: Tiles,
-    operands: &'a Operands<'a>,
+    operands: &'a Operands<'a, &'a [E]>,
     /// Tiles of this chunk.
     part: Range<usize>,
     /// Inputs of this task.
@@ -131,7 +132,7 @@ struct ChunkKernel<'a, const STRIDE: usize> {
     signals: &'a mut [f32],
 }
 
-impl<const STRIDE: usize> Kernel for ChunkKernel<'_, STRIDE> {
+impl<const STRIDE: usize, E: Value> Kernel for ChunkKernel<'_, STRIDE, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(mut self) {
         let (inputs, outputs) = (self.operands.layer.inputs, self.operands.layer.outputs);
@@ -157,7 +158,7 @@ impl<const STRIDE: usize> Kernel for ChunkKernel<'_, STRIDE> {
     }
 }
 
-impl<const STRIDE: usize> ChunkKernel<'_, STRIDE> {
+impl<const STRIDE: usize, E: Value> ChunkKernel<'_, STRIDE, E> {
     /// Adds to the sums what a part of a tile's rows and columns gives.
     ///
     /// # Safety
@@ -182,7 +183,7 @@ impl<const STRIDE: usize> ChunkKernel<'_, STRIDE> {
         let to = (&mut *self.sources, source);
         // SAFETY: handed on from the caller.
         unsafe {
-            to_points::<R::Sources, C::Sources, V, NR, NC, NR, NC>(
+            to_points::<R::Sources, C::Sources, V, E, NR, NC, NR, NC>(
                 &places,
                 (batch, inputs),
                 rows,
@@ -196,7 +197,7 @@ impl<const STRIDE: usize> ChunkKernel<'_, STRIDE> {
             let to = (&mut *self.signals, signal);
             // SAFETY: handed on from the caller.
             unsafe {
-                to_points::<R::Signals, C::Signals, V, TILE, TILE, NR, NC>(
+                to_points::<R::Signals, C::Signals, V, E, TILE, TILE, NR, NC>(
                     &places,
                     (batch, outputs),
                     columns.clone(),
@@ -225,7 +226,7 @@ impl<const STRIDE: usize> ChunkKernel<'_, STRIDE> {
                 let at_one = &self.signals[(NC + 1) * signal..][..batch * columns.len()];
                 let biases = MATRICES * inputs * outputs + columns.start;
                 // SAFETY: this task alone has the biases.
-                unsafe { add_rows::<V>(at_one, self.sums.slice(biases, columns.len())) };
+                unsafe { add_rows::<V, _>(at_one, self.sums.slice(biases, columns.len())) };
             }
         }
     }
@@ -262,12 +263,13 @@ unsafe fn to_points<
     R,
     C,
     V: Lanes,
+    E: Value,
     const NR: usize,
     const NC: usize,
     const PR: usize,
     const PC: usize,
 >(
-    places: &Panels<NR, NC>,
+    places: &Panels<E, NR, NC>,
     (batch, depth): (usize, usize),
     wanted: Range<usize>,
     (points, apart): (&mut [f32], usize),
@@ -289,7 +291,9 @@ unsafe fn to_points<
         let to = (points.as_mut_ptr().wrapping_add(run * len), apart);
         let from = run * depth + wanted.start;
         // SAFETY: handed on from the caller.
-        unsafe { transform::to_points::<R, C, V, NR, NC, PR, PC>(places, (from, len), ahead, to) }
+        unsafe {
+            transform::to_points::<R, C, V, E, NR, NC, PR, PC>(places, (from, len), ahead, to)
+        }
     }
 }
 

@@ -35,7 +35,7 @@ const MATRICES: usize = SIDE * SIDE;
 const TILE: usize = 4;
 
 /// Channels, on both sides, from which on the transforms cost less than the products that they save.
-const FEWEST_CHANNELS: usize = 32;
+pub(super) const FEWEST_CHANNELS: usize = 32;
 
 /// A distance of at least `len` values between arrays that are walked side by side: an odd number of cache lines, so that
 /// they do not fall on the same places of a cache.
@@ -169,12 +169,12 @@ impl Places {
 
     /// A tile's rectangle in an array of panels of `len` values; null outside the grid.
     #[inline(always)]
-    fn panels<const ROWS: usize, const COLUMNS: usize>(
+    fn panels<E, const ROWS: usize, const COLUMNS: usize>(
         self,
         tile: usize,
-        panels: *const f32,
+        panels: *const E,
         len: usize,
-    ) -> Panels<ROWS, COLUMNS> {
+    ) -> Panels<E, ROWS, COLUMNS> {
         std::array::from_fn(|row| {
             std::array::from_fn(|column| {
                 let at = self.location(tile, row, column);

@@ -2,11 +2,11 @@
 //! matrices of F(4, 3).
 
 use super::TILE;
-use crate::cpu::lanes::{Lanes, load, store};
-use crate::cpu::tile::LINE;
+use crate::cpu::lanes::{Lanes, store};
+use crate::cpu::values::Value;
 
 /// Where panels of a rectangle begin; null ones are zeros.
-pub(super) type Panels<const ROWS: usize, const COLUMNS: usize> = [[*const f32; COLUMNS]; ROWS];
+pub(super) type Panels<E, const ROWS: usize, const COLUMNS: usize> = [[*const E; COLUMNS]; ROWS];
 
 /// A matrix of M rows and N columns, applied to one line.
 pub(super) trait Line<const N: usize, const M: usize> {
@@ -91,12 +91,13 @@ pub(super) unsafe fn to_points<
     R,
     C,
     V: Lanes,
+    E: Value,
     const NR: usize,
     const NC: usize,
     const PR: usize,
     const PC: usize,
 >(
-    panels: &Panels<NR, NC>,
+    panels: &Panels<E, NR, NC>,
     (from, len): (usize, usize),
     ahead: usize,
     (to, apart): (*mut f32, usize),
@@ -109,17 +110,17 @@ pub(super) unsafe fn to_points<
     unsafe {
         for at in (0..whole).step_by(V::LEN) {
             let from = from + at;
-            if from % LINE < V::LEN {
+            if from % E::LINE < V::LEN {
                 for panel in panels.iter().flatten() {
-                    V::prefetch(panel.wrapping_add(from + ahead));
+                    V::prefetch(panel.wrapping_add(from + ahead).cast());
                 }
             }
             let to = (to.add(at), apart);
-            vector_to_points::<R, C, V, NR, NC, PR, PC>(panels, (from, V::LEN), to);
+            vector_to_points::<R, C, V, E, NR, NC, PR, PC>(panels, (from, V::LEN), to);
         }
         if whole < len {
             let to = (to.add(whole), apart);
-            vector_to_points::<R, C, V, NR, NC, PR, PC>(panels, (from + whole, len - whole), to);
+            vector_to_points::<R, C, V, E, NR, NC, PR, PC>(panels, (from + whole, len - whole), to);
         }
     }
 }
@@ -133,12 +134,13 @@ unsafe fn vector_to_points<
     R,
     C,
     V: Lanes,
+    E: Value,
     const NR: usize,
     const NC: usize,
     const PR: usize,
     const PC: usize,
 >(
-    panels: &Panels<NR, NC>,
+    panels: &Panels<E, NR, NC>,
     (from, count): (usize, usize),
     (to, apart): (*mut f32, usize),
 ) where
@@ -150,7 +152,7 @@ unsafe fn vector_to_points<
         plane::<R, C, V, NR, NC, PR, PC>(
             |i, j| match panels[i][j] {
                 panel if panel.is_null() => V::splat(0.0),
-                panel => load::<V>(panel.wrapping_add(from), count),
+                panel => E::load::<V>(panel.wrapping_add(from), count),
             },
             |i, j, value| store(value, to.add((i * PC + j) * apart), count),
         );

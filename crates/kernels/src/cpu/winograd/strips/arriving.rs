@@ -8,7 +8,7 @@ use crate::cpu::pack::Packing;
 use crate::cpu::panel::{Delta, FeedbackPort, Slopes};
 use crate::cpu::pointer::Pointer;
 use crate::cpu::sweep::{Finish, finish_block};
-use crate::cpu::tile::LINE;
+use crate::cpu::values::Target;
 
 /// A signal that arrives at the layer whose gradient is computed.
 pub(in crate::cpu) struct Arriving<'a> {
@@ -89,7 +89,7 @@ impl AtSegment<'_> {
             ..
         } = *self.signal;
         let path = path.delta.filter(|_| goes_on && local.is_none());
-        path.map(|delta| delta.values)
+        path.map(|delta| delta.values.start)
     }
 
     /// Makes a segment's deltas; those that are not stored in `deltas`, `[row, destination of four, batch, channel]` of
@@ -114,7 +114,7 @@ impl AtSegment<'_> {
             for ((row, i), location) in segment.destinations() {
                 self.ask_for::<V>(location * panel + segment.grid.to_next_row(panel), panel);
                 let finish = self.finish(Delta {
-                    values: deltas.skip((row * ACROSS + i) * panel),
+                    values: Target::f32(deltas.skip((row * ACROSS + i) * panel)),
                     first: location * panel,
                 });
                 match self.fill {
@@ -142,10 +142,8 @@ impl AtSegment<'_> {
     unsafe fn ask_for<V: Lanes>(&self, first: usize, len: usize) {
         let Arriving { path, local, .. } = self.signal;
         for port in std::iter::once(path).chain(local) {
-            for line in (first..first + len).step_by(LINE) {
-                // SAFETY: any address may be asked for.
-                unsafe { V::prefetch(port.z.as_ptr().wrapping_add(line)) };
-            }
+            // SAFETY: handed on from the caller.
+            unsafe { port.z.ask_for::<V>(first, len) };
         }
     }
 

@@ -270,7 +270,7 @@ impl ChunkKernel<'_> {
                 let len = rows.len() * count * outputs;
                 let at_one = std::slice::from_raw_parts(signals.add(AT_ONE * signal), len);
                 let biases = self.sums.slice(POINTS * TAPS * inputs * outputs, outputs);
-                add_rows::<V>(at_one, biases);
+                add_rows::<V, _>(at_one, biases);
             }
             for point in self.points.clone() {
                 let product = OuterProduct {
