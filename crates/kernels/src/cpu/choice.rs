@@ -87,10 +87,11 @@ impl CpuBackend {
         self.rounds() && wide && layer.norm != Norm::Channel
     }
 
-    /// Whether its deltas are: where tiles compute it, which then read them.
+    /// Whether its deltas are: where tiles compute it, or strips its gradient, which then read them.
     pub(super) fn halves_deltas(&self, layer: &Layer) -> bool {
         let in_tiles = self.on_tile_unit(layer) || self.tiles(layer).is_some();
-        self.halves_activations(layer) && in_tiles
+        let in_strips = self.strips_of_gradient(layer).is_some();
+        self.halves_activations(layer) && (in_tiles || in_strips)
     }
 
     /// The tiles in which a layer is computed, if it is.

@@ -61,6 +61,19 @@ impl CpuBackend {
             return;
         }
         let [widened_input, widened_delta] = widened;
+        if let Some(strips) = self.strips_of_gradient(layer) {
+            let input = input.as_f32(lens[0], widened_input);
+            strips::gradient(
+                &mut workers,
+                (layer, strips),
+                batch,
+                input,
+                Deltas::Panels(stored.delta),
+                partials,
+                (weights, biases),
+            );
+            return;
+        }
         let operands = Operands {
             layer,
             batch,
@@ -80,20 +93,7 @@ impl CpuBackend {
             dense::gradient(&mut workers, &operands, weights, biases);
             return;
         }
-        if let Some(strips) = self.strips_of_gradient(layer) {
-            let Operands { input, delta, .. } = operands;
-            let (gradient, deltas) = ((weights, biases), Deltas::Panels(delta));
-            let layer = (layer, strips);
-            strips::gradient(
-                &mut workers,
-                layer,
-                batch,
-                input,
-                deltas,
-                partials,
-                gradient,
-            );
-        } else if let Some(tiles) = tiles {
+        if let Some(tiles) = tiles {
             winograd::gradient(&mut workers, tiles, &operands, partials, weights, biases);
         } else {
             weight_gradient(&mut workers, &operands, partials, weights, biases);

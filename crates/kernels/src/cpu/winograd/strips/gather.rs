@@ -136,7 +136,12 @@ impl SegmentFill<'_> {
                     };
                     let places = segment.places((row, -1), samples);
                     let ahead = segment.grid.to_next_row(batch * depth);
-                    to_points::<Sources, V::Pair, POINTS>(places, count * depth, ahead, points);
+                    to_points::<Sources, V::Pair, f32, POINTS>(
+                        places,
+                        count * depth,
+                        ahead,
+                        points,
+                    );
                 }
                 for block in 0..room.blocks {
                     let weights = &self.packed[block * packing.block_len()..];

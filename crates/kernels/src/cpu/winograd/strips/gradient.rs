@@ -16,6 +16,7 @@ use crate::cpu::outer_product::{
 use crate::cpu::pairs::MOST_INPUTS;
 use crate::cpu::pointer::Pointer;
 use crate::cpu::scratch::Workers;
+use crate::cpu::values::{Value, Values};
 use crate::cpu::weight_gradient::{CHUNKS, PARTIAL_VALUES};
 
 /// Values of a part of the samples at the points that one aims at: they should stay in the second-level cache …
@@ -53,7 +54,7 @@ impl Strips {
 #[derive(Clone, Copy)]
 pub(in crate::cpu) enum Deltas<'a> {
     /// Panels `[location, batch, output]`.
-    Panels(&'a [f32]),
+    Panels(Values<'a>),
     /// They are made here, of a signal.
     Arriving(&'a Arriving<'a>),
 }
@@ -143,7 +144,7 @@ pub(in crate::cpu) fn gradient(
 #[derive(Clone, Copy)]
 enum SegmentDeltas<'a> {
     /// Panels `[location, batch, output]`.
-    Panels(&'a [f32]),
+    Panels(Values<'a>),
     /// They are made from a signal.
     Made(&'a AtSegment<'a>),
 }
@@ -209,13 +210,6 @@ impl ChunkKernel<'_> {
         let (inputs, outputs) = (self.layer.inputs, self.layer.outputs);
         let (source, signal) = (self.sources.len() / POINTS, self.signals.len() / POINTS);
         let (sources, signals) = (self.sources.as_mut_ptr(), self.signals.as_mut_ptr());
-        let samples = |panels, depth| Samples {
-            panels,
-            batch: self.batch,
-            depth,
-            from,
-            count,
-        };
         // SAFETY: the scratch arrays have the lengths that `gradient` gave them; this task alone has its sums.
         unsafe {
             let rows = segment.rows.clone();
@@ -226,9 +220,16 @@ impl ChunkKernel<'_> {
                 };
                 match (rows.start + place).checked_sub(1) {
                     Some(row) if row < segment.grid.height => {
-                        let places = segment.places((row, -1), samples(self.input, inputs));
+                        let samples = Samples {
+                            panels: self.input,
+                            batch: self.batch,
+                            depth: inputs,
+                            from,
+                            count,
+                        };
+                        let places = segment.places((row, -1), samples);
                         let ahead = segment.grid.to_next_row(self.batch * inputs);
-                        to_points::<Sources, V::Pair, POINTS>(
+                        to_points::<Sources, V::Pair, f32, POINTS>(
                             places,
                             count * inputs,
                             ahead,
@@ -239,11 +240,18 @@ impl ChunkKernel<'_> {
                 }
             }
             for (place, row) in rows.clone().enumerate() {
-                let (places, ahead) = match self.deltas {
-                    SegmentDeltas::Panels(panels) => (
-                        segment.places((row, 0), samples(panels, outputs)),
-                        segment.grid.to_next_row(self.batch * outputs),
-                    ),
+                let points = Points {
+                    first: signals.add(place * count * outputs),
+                    apart: signal,
+                };
+                let to = (segment, row, points);
+                match self.deltas {
+                    SegmentDeltas::Panels(Values::F32(panels)) => {
+                        self.signals_to_points::<V, _>(panels, (from, count), to);
+                    }
+                    SegmentDeltas::Panels(Values::Bf16(panels)) => {
+                        self.signals_to_points::<V, _>(panels, (from, count), to);
+                    }
                     SegmentDeltas::Made(signal) => {
                         let (panel, stored) = (self.batch * outputs, signal.stored());
                         let locations = segment.locations(row);
@@ -257,14 +265,10 @@ impl ChunkKernel<'_> {
                                 self.made[at..].as_ptr()
                             }
                         });
-                        (places, 0)
+                        let len = count * outputs;
+                        to_points::<Signals, V::Pair, f32, ACROSS>(places, len, 0, points);
                     }
-                };
-                let points = Points {
-                    first: signals.add(place * count * outputs),
-                    apart: signal,
-                };
-                to_points::<Signals, V::Pair, ACROSS>(places, count * outputs, ahead, points);
+                }
             }
             if self.points.contains(&AT_ONE) {
                 let len = rows.len() * count * outputs;
@@ -305,6 +309,35 @@ impl ChunkKernel<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+impl ChunkKernel<'_> {
+    /// Brings stored deltas of some samples of a segment's row to the points.
+    ///
+    /// # Safety
+    /// The instruction set of `V`; room at the points.
+    #[inline(always)]
+    unsafe fn signals_to_points<V: Lanes, E: Value>(
+        &self,
+        panels: &[E],
+        (from, count): (usize, usize),
+        (segment, row, points): (&Segment, usize, Points),
+    ) {
+        let outputs = self.layer.outputs;
+        let samples = Samples {
+            panels,
+            batch: self.batch,
+            depth: outputs,
+            from,
+            count,
+        };
+        let places = segment.places((row, 0), samples);
+        let ahead = segment.grid.to_next_row(self.batch * outputs);
+        // SAFETY: handed on from the caller.
+        unsafe {
+            to_points::<Signals, V::Pair, E, ACROSS>(places, count * outputs, ahead, points);
         }
     }
 }

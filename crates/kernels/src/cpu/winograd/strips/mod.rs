@@ -13,7 +13,8 @@ mod weights;
 
 use super::transform::Line;
 use crate::Layer;
-use crate::cpu::lanes::{Lanes, load, store};
+use crate::cpu::lanes::{Lanes, store};
+use crate::cpu::values::Value;
 use std::ops::Range;
 
 pub(in crate::cpu) use arriving::{Arriving, Through};
@@ -158,11 +159,11 @@ impl Segment {
 
     /// Where `N` panels of a row lie, from place `first` of the strip on; null outside the grid.
     #[inline(always)]
-    fn places<const N: usize>(
+    fn places<E: Value, const N: usize>(
         &self,
         (row, first): (usize, isize),
-        samples: Samples<'_>,
-    ) -> [*const f32; N] {
+        samples: Samples<'_, E>,
+    ) -> [*const E; N] {
         let Samples {
             panels,
             batch,
@@ -182,8 +183,8 @@ impl Segment {
 /// # Safety
 /// The instruction set of `V`; that many values at the places, and room for them at the points.
 #[inline(always)]
-unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, const N: usize>(
-    places: [*const f32; N],
+unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, E: Value, const N: usize>(
+    places: [*const E; N],
     len: usize,
     ahead: usize,
     points: Points,
@@ -197,9 +198,9 @@ unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, const N: usize>(
                 if !place.is_null() {
                     // The next row's panels begin new streams, which the processor would see late.
                     if ahead > 0 {
-                        V::prefetch(place.wrapping_add(at + ahead));
+                        V::prefetch(place.wrapping_add(at + ahead).cast());
                     }
-                    *value = load::<V>(place.wrapping_add(at), count);
+                    *value = E::load::<V>(place.wrapping_add(at), count);
                 }
             }
             for (point, value) in L::line(x).iter().enumerate() {
@@ -212,8 +213,8 @@ unsafe fn to_points<L: Line<N, POINTS>, V: Lanes, const N: usize>(
 
 /// Samples `from..from + count` of panels `[location, batch, depth]`.
 #[derive(Clone, Copy)]
-struct Samples<'a> {
-    panels: &'a [f32],
+struct Samples<'a, E> {
+    panels: &'a [E],
     batch: usize,
     depth: usize,
     from: usize,
