@@ -4,26 +4,31 @@ use super::pointer::Pointer;
 use super::values::{Bf16, Target, Values};
 use std::ops::{Deref, DerefMut};
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+/// Values of a cache line.
+const LINE: usize = 16;
 
 /// Values that start on a cache line: `f32`, or of 16 bits if whoever wrote them last left them so.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct CpuBuffer {
-    lines: Vec<Line>,
+    /// Among them lie the values.
+    words: Vec<f32>,
+    /// Words before the first cache line.
+    start: usize,
     len: usize,
     /// Whether values have 16 bits. They fill the first half then.
     halved: bool,
 }
 
 impl CpuBuffer {
-    /// `len` zeros.
+    /// `len` zeros. Of a large array the system gives pages when they are first written.
     pub(super) fn zeros(len: usize) -> Self {
-        let mut lines = vec![Line([0.0; 16]); len.div_ceil(16)];
-        ask_for_large_pages(&mut lines);
+        let mut words = vec![0.0; len + LINE - 1];
+        ask_for_large_pages(&mut words);
+        let start = words.as_ptr().align_offset(LINE * size_of::<f32>());
+        assert!(start < LINE, "a cache line begins among sixteen words");
         Self {
-            lines,
+            words,
+            start,
             len,
             halved: false,
         }
@@ -47,8 +52,9 @@ impl CpuBuffer {
     /// All values, if they have 16 bits.
     fn halves(&self) -> &[Bf16] {
         assert!(self.halved, "values of 32 bits");
-        // SAFETY: `lines` holds at least twice as many initialised values in one allocation without padding, of any content.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        let words = self.lines();
+        // SAFETY: that many words hold twice as many values of any content, aligned more strictly.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), self.len) }
     }
 
     /// Where `len` values can be stored, in 16 bits each if `halved`.
@@ -98,22 +104,29 @@ impl CpuBuffer {
     }
 
     fn lines(&self) -> &[f32] {
-        // SAFETY: `lines` holds at least `len` initialised values in one allocation without padding.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &self.words[self.start..][..self.len]
     }
 
     fn lines_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as in `lines`, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        &mut self.words[self.start..][..self.len]
+    }
+}
+
+impl Clone for CpuBuffer {
+    fn clone(&self) -> Self {
+        let mut clone = Self::zeros(self.len);
+        clone.copy(self.len, self);
+        clone
     }
 }
 
 /// Asks the system to back an array by large pages, where it holds any: kernels walk dozens of panels side by side, more
-/// than a processor keeps small pages' addresses of. It is a wish; nothing but speed depends on it.
+/// than a processor keeps small pages' addresses of. It counts for pages that were not touched yet. It is a wish; nothing but
+/// speed depends on it.
 #[cfg(target_os = "linux")]
-fn ask_for_large_pages(lines: &mut [Line]) {
+fn ask_for_large_pages(words: &mut [f32]) {
     const PAGE: usize = 2 << 20;
-    let range = lines.as_mut_ptr_range();
+    let range = words.as_mut_ptr_range();
     let (start, end) = (range.start.addr().next_multiple_of(PAGE), range.end.addr());
     let len = end.saturating_sub(start) / PAGE * PAGE;
     if len > 0 {
@@ -124,7 +137,7 @@ fn ask_for_large_pages(lines: &mut [Line]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_large_pages(_: &mut [Line]) {}
+fn ask_for_large_pages(_: &mut [f32]) {}
 
 impl Deref for CpuBuffer {
     type Target = [f32];
