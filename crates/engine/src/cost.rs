@@ -43,6 +43,8 @@
 //! | SGD | gradients, weights | weights |
 //! | Adam | gradients, two moments, weights | two moments, weights |
 //!
+//! All numbers count as many bytes, also those that a backend keeps in fewer under `bf16`.
+//!
 //! Where the path and the local factors belong to different networks (align-ada), a signal lands twice: z,
 //! deviations and δ count twice, the product once. A pass that no update looks at (align-zero's of the current network,
 //! last-layer's) leaves no z. Labels and targets are not counted.

@@ -128,8 +128,9 @@ impl CpuBackend {
     }
 
     /// The same with operands of 16 bits, bf16: weights as a product reads them, activations, errors and deltas are
-    /// rounded to 8 significant bits. Sums, norm statistics, pre-activations and the weights that updates change stay f32,
-    /// and so does the minibatch.
+    /// rounded to 8 significant bits. Sums, norm statistics and the weights that updates change stay f32, and so does the
+    /// minibatch. Pre-activations of wide convolutions are rounded as they are stored, after norm and activation; others are
+    /// not.
     #[must_use]
     pub fn bf16(self) -> Self {
         Self {
