@@ -2,7 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::lanes::{Lanes, Portable};
+use super::lanes::Lanes;
+use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512, Narrow};
 use std::fmt;

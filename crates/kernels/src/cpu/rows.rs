@@ -6,11 +6,12 @@
 //! passed it. Its sum runs over the three columns that feed it, in each of them over channels, then over rows,
 //! wherever a walk begins or ends; so how rows are cut changes no bit of it.
 
+use super::channel_norm::complete;
 use super::isa::Kernel;
 use super::lanes::Lanes;
 use super::pack::{Direction, Packing};
 use super::scratch::Workers;
-use super::sweep::{Finish, complete, finish_block};
+use super::sweep::{Finish, finish_block};
 use super::tile::{RowTile, run_rows, tiles};
 use crate::Layer;
 use std::ops::Range;

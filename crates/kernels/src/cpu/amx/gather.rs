@@ -8,11 +8,12 @@ use super::words::prefetch;
 use super::{TILE, WORDS};
 use crate::Links;
 use crate::cpu::buffer::CpuBuffer;
+use crate::cpu::channel_norm::complete;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::scratch::Workers;
-use crate::cpu::sweep::{Finish, complete, finish_block};
+use crate::cpu::sweep::{Finish, finish_block};
 use crate::cpu::values::Values;
 use std::ops::Range;
 

@@ -6,11 +6,12 @@ use super::panel::{Rows, round_panel};
 use super::unit::{Operand, Unit};
 use super::{PAIRED, TILE, WORDS};
 use crate::cpu::buffer::CpuBuffer;
+use crate::cpu::channel_norm::complete;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::scratch::Workers;
-use crate::cpu::sweep::{Finish, complete, finish_block};
+use crate::cpu::sweep::{Finish, finish_block};
 use std::ops::Range;
 
 /// Steps of a slab.

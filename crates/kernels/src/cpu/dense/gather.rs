@@ -1,11 +1,12 @@
 //! One panel through one matrix, in either direction.
 
+use crate::cpu::channel_norm::complete;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing, copy_row};
 use crate::cpu::rounding::bf16;
 use crate::cpu::scratch::Workers;
-use crate::cpu::sweep::{Finish, complete, finish_block};
+use crate::cpu::sweep::{Finish, finish_block};
 use crate::cpu::tile::{GatherSource, LINE, ONLY, gather_block};
 use std::ops::Range;
 

@@ -4,11 +4,12 @@ use super::stride_2::{Even, Odd, Same};
 use super::transform::{Panels, Side, Whole, plane, to_points};
 use super::{MATRICES, SIDE, TILE, Tiles, apart};
 use crate::Link;
+use crate::cpu::channel_norm::complete;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::{Direction, Packing};
 use crate::cpu::scratch::Workers;
-use crate::cpu::sweep::{Finish, complete, finish_block};
+use crate::cpu::sweep::{Finish, finish_block};
 use crate::cpu::tile::{GatherSource, LINE, gather_block};
 use crate::cpu::values::{Value, Values};
 

@@ -4,12 +4,13 @@
 use super::super::apart;
 use super::super::transform::{Destinations, Line, Sources};
 use super::{ACROSS, POINTS, Points, Samples, Segment, Strips, TAPS, to_points};
+use crate::cpu::channel_norm::complete;
 use crate::cpu::isa::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::pack::Packing;
 use crate::cpu::rows::{Walk, walk_samples};
 use crate::cpu::scratch::Workers;
-use crate::cpu::sweep::{Finish, complete, finish_block};
+use crate::cpu::sweep::{Finish, finish_block};
 
 /// Values of a chunk of samples at the points that one aims at: they should stay in the second-level cache.
 const VALUES: usize = 24 << 10;
