@@ -1,11 +1,13 @@
 //! By which kernels a layer is computed: its shape alone decides, and whether sums are to be plain.
 
 #[cfg(target_arch = "x86_64")]
+use super::InstructionSet;
+#[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::pack::Direction;
 use super::winograd::Tiles;
 use super::winograd::strips::Strips;
-use super::{Arithmetic, CpuBackend, InstructionSet, dense, winograd};
+use super::{Arithmetic, CpuBackend, dense, winograd};
 #[cfg(target_arch = "x86_64")]
 use crate::RecurrentCell;
 use crate::{Layer, LayerKernels, Norm};

@@ -302,6 +302,7 @@ impl CpuBackend {
     }
 
     /// Packs a recurrent cell's weights, for the tile unit if it computes the products; then with room for states.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     fn pack_cell(
         &self,
         cell: &RecurrentCell,

@@ -68,6 +68,7 @@ pub(super) struct Sequence<'a> {
 
 /// The state of a step as tiles.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
 pub(super) struct StateTiles {
     /// Whether operands have two parts, not one.
     pub(super) two_parts: bool,

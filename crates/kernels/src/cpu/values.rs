@@ -106,6 +106,7 @@ pub(super) enum Values<'a> {
 
 impl Values<'_> {
     /// The address of value `index`.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn address(self, index: usize) -> *const f32 {
         match self {
@@ -130,6 +131,7 @@ impl Values<'_> {
     }
 
     /// Values of a cache line.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn line(self) -> usize {
         match self {

@@ -18,6 +18,10 @@ mod failure;
 mod gradient;
 mod group;
 mod heap;
+#[cfg(target_arch = "x86_64")]
+mod hip;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_hip.rs"]
 mod hip;
 mod launch;
 mod matrix;
