@@ -8,6 +8,8 @@ use std::ops::{Deref, DerefMut};
 const LINE: usize = 16;
 
 /// Values that start on a cache line: `f32`, or of 16 bits if whoever wrote them last left them so.
+///
+/// It can be taken for a slice of `f32`, which panics if its values have 16 bits; [`Backend::read`](crate::Backend::read) reads both.
 #[derive(Default)]
 pub struct CpuBuffer {
     /// Among them lie the values.

@@ -73,18 +73,6 @@ pub(super) fn tiles(
 /// Values of a cache line.
 pub(super) const LINE: usize = 16;
 
-/// Asks for values that will soon be read.
-///
-/// # Safety
-/// The instruction set of `V`.
-#[inline(always)]
-pub(super) unsafe fn ask_for<V: Lanes>(values: &[f32]) {
-    for line in values.chunks(LINE) {
-        // SAFETY: any address may be asked for.
-        unsafe { V::prefetch(line.as_ptr()) };
-    }
-}
-
 /// The links of a product of one panel with one matrix.
 pub(super) const ONLY: [Link; 1] = [Link {
     tap: 0,

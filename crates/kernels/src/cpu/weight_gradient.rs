@@ -11,7 +11,7 @@ use super::pairs;
 use super::pointer::Pointer;
 use super::scratch::Workers;
 use super::threads::Threads;
-use super::tile::ask_for;
+use super::values::ask_for;
 use crate::{Layer, Link};
 
 /// Partial sums are kept below this many values in all (32 MiB) …
@@ -179,7 +179,7 @@ impl Kernel for ChunkKernel<'_> {
                 let ahead = self.delta.get((dst + 1) * panel.len()..).unwrap_or(&[]);
                 let mut ahead = ahead.chunks(panel.len().div_ceil(singles.len().max(1)));
                 for link in singles {
-                    ask_for::<V>(ahead.next().unwrap_or(&[]));
+                    ask_for::<V, _>(ahead.next().unwrap_or(&[]));
                     let product = OuterProduct {
                         delta,
                         delta_row,
