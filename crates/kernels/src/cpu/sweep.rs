@@ -8,7 +8,6 @@ use super::pack::Packing;
 use super::panel::{self, Column, Cut, FeedbackPort, ForwardPort, Part, Slopes, Two, Whole};
 use super::pointer::Pointer;
 use super::scratch::Workers;
-use super::tile::LINE;
 use super::twin::Twin;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -35,20 +34,6 @@ pub(super) enum Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Values of what the next kernel reads that fill a cache line.
-    #[inline(always)]
-    fn line(&self) -> usize {
-        let halved = match self {
-            Self::Store { .. } => false,
-            Self::Forward(port) => port.a.halved,
-            Self::Feedback { path, local, .. } => {
-                let delta = path.delta.or_else(|| local.as_ref()?.delta);
-                delta.is_some_and(|delta| delta.values.halved)
-            }
-        };
-        if halved { 2 * LINE } else { LINE }
-    }
-
     /// Asks for the z of the path that signals will meet at a location, in some blocks of columns.
     ///
     /// # Safety
@@ -188,16 +173,16 @@ impl Kernel for FinishBlock<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let (finish, packing, (location, block)) = (*self.finish, self.packing, self.place);
-        // Two vectors that fill a cache line are finished as one, so that it can be written past the caches.
-        let line = finish.line();
-        let twins = 2 * V::LEN == line && !V::PAIRED && packing.block == line;
-        if twins && (block + 1) * line <= packing.columns {
+        // Two vectors are finished as one: a row's values come and go together, and of AVX2's, or of halved ones, two fill the
+        // cache line that is written past the caches.
+        let two = 2 * V::LEN;
+        if packing.block == two && !V::PAIRED && (block + 1) * two <= packing.columns {
             let column = Column::<Whole> {
                 scratch: self.scratch,
-                stride: line,
+                stride: two,
                 batch: self.batch,
-                channel: block * line,
-                count: line,
+                channel: block * two,
+                count: two,
                 channels: packing.columns,
                 location,
                 cut: PhantomData,
