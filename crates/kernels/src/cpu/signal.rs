@@ -47,6 +47,7 @@ impl CpuBackend {
         self.with_scratch(|scratch| {
             let Scratch {
                 packed,
+                widened: [widened_panels, widened_input],
                 partials,
                 parts,
                 ..
@@ -56,7 +57,7 @@ impl CpuBackend {
                 Direction::Forward => (layer.wiring.forward(), layer.sources(), layer.inputs),
                 Direction::Backward => (layer.wiring.backward(), layer.locations(), layer.outputs),
             };
-            let panels = &panels[..sources * batch * depth];
+            let panels = panels.as_f32(sources * batch * depth, widened_panels);
             let weight = (&weight[..layer.weights()], rounded);
             let through = if self.strips(layer, direction).is_some() {
                 let packing = strips::pack(&workers, layer, direction, weight, packed);
@@ -94,7 +95,7 @@ impl CpuBackend {
                 local: local.map(read_at_once),
             };
             let deltas = Deltas::Arriving(&arriving);
-            let input = &input[..port.sources() * batch * port.inputs];
+            let input = input.as_f32(port.sources() * batch * port.inputs, widened_input);
             let gradient = (&mut weights[..port.weights()], &mut biases[..]);
             strips::gradient(
                 &mut workers,

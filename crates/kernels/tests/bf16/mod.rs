@@ -2,12 +2,14 @@
 
 use sansprop_kernels::tolerance::{BF16_ROUNDING, deviation, kernel_rms};
 use sansprop_kernels::{
-    Backend, CpuBackend, CpuBuffer, InstructionSet, Landing, Layer, Norm, Record, Wiring,
+    Backend, CpuBackend, CpuBuffer, InstructionSet, Landing, Layer, Norm, Record, Signal,
+    SignalGradient, Wiring,
 };
 
 mod tile_unit;
 
 use crate::cases::{self, ACTIVATIONS, Case, Values, buffer, within_roundings};
+use crate::instruction_sets;
 
 /// The nearest value with eight significant bits, on the bits of an f32.
 fn rounded(value: f64) -> f64 {
@@ -156,28 +158,26 @@ fn errors_are_rounded_and_the_loss_is_not() {
 /// kernels that read these and to kernels that read f32 alone, with every stride and padding.
 #[test]
 fn results_do_not_depend_on_how_operands_are_stored() {
-    // Channels of three layers, one after the other; the last two have norms of their own.
+    // Grid, strides of the last two of three layers, channels, samples, and the last one's norm. A grid of nine by nine has strips
+    // that make deltas on the way, and no tiles.
     let shapes = [
-        (1, [3, 32, 40, 33], 13, Norm::Location),
-        (2, [5, 64, 33, 130], 7, Norm::Location),
-        (2, [2, 40, 64, 32], 35, Norm::None),
-        (1, [1, 32, 9, 40], 6, Norm::Location),
-        (1, [7, 47, 65, 32], 6, Norm::Channel),
+        ([16, 17], [1, 1], [3, 32, 40, 33], 13, Norm::Location),
+        ([16, 17], [2, 1], [5, 64, 33, 130], 7, Norm::Location),
+        ([16, 17], [2, 1], [2, 40, 64, 32], 35, Norm::None),
+        ([16, 17], [1, 1], [1, 32, 9, 40], 6, Norm::Location),
+        ([16, 17], [1, 1], [7, 47, 65, 32], 6, Norm::Channel),
+        ([9, 9], [1, 2], [3, 40, 36, 40], 8, Norm::Location),
     ];
-    for set in InstructionSet::ALL
-        .into_iter()
-        .filter(|set| set.available())
-    {
-        for (stride, channels, batch, last_norm) in shapes {
+    for set in instruction_sets() {
+        for ([height, width], strides, channels, batch, last_norm) in shapes {
             let backend = CpuBackend::with_instruction_set(2, set).expect("an available set");
             let backend = backend.bf16();
             let mut values = Values(7 + channels[1] as u64);
-            let wide = Wiring::conv3x3(16, 17, stride);
-            let [height, width] = [16usize.div_ceil(stride), 17usize.div_ceil(stride)];
+            let [upper, lower]: [usize; 2] = strides;
             let grids = [
-                Wiring::conv3x3(16, 17, 1),
-                wide,
                 Wiring::conv3x3(height, width, 1),
+                Wiring::conv3x3(height, width, upper),
+                Wiring::conv3x3(height.div_ceil(upper), width.div_ceil(upper), lower),
             ];
             let norms = [Norm::Location, Norm::Location, last_norm];
             let layers: Vec<Layer> = grids
@@ -194,7 +194,7 @@ fn results_do_not_depend_on_how_operands_are_stored() {
             let biases: Vec<_> = layers.iter().map(|layer| take(layer.outputs)).collect();
             let input = take(layers[0].sources() * batch * layers[0].inputs);
             let top = take(layers[2].locations() * batch * layers[2].outputs);
-            let name = format!("{channels:?}, stride {stride}, batch {batch} on {set}");
+            let name = format!("{channels:?}, strides {strides:?}, batch {batch} on {set}");
 
             // Once as kernels leave their results, once with each written again as f32.
             let run = |store: &dyn Fn(&CpuBuffer) -> CpuBuffer| {
@@ -229,8 +229,29 @@ fn results_do_not_depend_on_how_operands_are_stored() {
                     };
                     let (once, again) = (landing(&mut path), Some(landing(&mut local)));
                     backend.feedback(layer, port, batch, &weights[i], &delta, once, again);
-                    delta = store(&path);
                     results.extend([&back, &path, &local].map(|b| backend.read(b)));
+                    let mut gradient = backend.zeros(port.weights());
+                    let mut bias = backend.zeros(port.outputs);
+                    backend.signal_gradient(SignalGradient {
+                        signal: Signal::Chain {
+                            layer,
+                            weight: &weights[i],
+                            delta: &delta,
+                        },
+                        port,
+                        batch,
+                        path: Landing {
+                            record: below,
+                            delta: &mut path,
+                        },
+                        goes_on: true,
+                        local: None,
+                        input: i.checked_sub(2).map_or(&input, |l| &records[l].a),
+                        weights: &mut gradient,
+                        biases: &mut bias,
+                    });
+                    results.extend([&path, &gradient, &bias].map(|b| backend.read(b)));
+                    delta = store(&path);
                 }
                 for (layer, record) in layers.iter().zip(&records) {
                     let mut pooled = backend.zeros(batch * layer.outputs);
