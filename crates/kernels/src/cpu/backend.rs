@@ -87,7 +87,10 @@ impl Backend for CpuBackend {
     }
 
     fn read(&self, from: &CpuBuffer) -> Vec<f64> {
-        from.widened().map(f64::from).collect()
+        match from.all() {
+            Values::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
+            Values::Bf16(values) => values.iter().map(|&v| f64::from(f32::from(v))).collect(),
+        }
     }
 
     fn forward_pass(&self, pass: ForwardPass<'_, CpuBuffer>, out: &mut Record<CpuBuffer>) {

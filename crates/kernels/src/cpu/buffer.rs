@@ -45,18 +45,19 @@ impl CpuBuffer {
 
     /// The first `len` values, as they are stored.
     pub(super) fn values(&self, len: usize) -> Values<'_> {
-        match self.halved {
-            true => Values::Bf16(&self.halves()[..len]),
-            false => Values::F32(&self[..len]),
+        let words = self.lines();
+        if !self.halved {
+            return Values::F32(&words[..len]);
         }
+        // SAFETY: that many words hold twice as many values of any content, aligned more strictly.
+        let halves: &[Bf16] =
+            unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), self.len) };
+        Values::Bf16(&halves[..len])
     }
 
-    /// All values, if they have 16 bits.
-    fn halves(&self) -> &[Bf16] {
-        assert!(self.halved, "values of 32 bits");
-        let words = self.lines();
-        // SAFETY: that many words hold twice as many values of any content, aligned more strictly.
-        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), self.len) }
+    /// All values, as they are stored.
+    pub(super) fn all(&self) -> Values<'_> {
+        self.values(self.len)
     }
 
     /// Where `len` values can be stored, in 16 bits each if `halved`.
@@ -91,18 +92,6 @@ impl CpuBuffer {
                 widened
             }
         }
-    }
-
-    /// All values in f32.
-    pub(super) fn widened(&self) -> impl Iterator<Item = f32> + '_ {
-        let (whole, halves) = match self.halved {
-            true => (&[][..], self.halves()),
-            false => (&self[..], &[][..]),
-        };
-        whole
-            .iter()
-            .copied()
-            .chain(halves.iter().map(|&v| f32::from(v)))
     }
 
     fn lines(&self) -> &[f32] {

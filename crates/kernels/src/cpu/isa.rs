@@ -74,8 +74,8 @@ impl InstructionSet {
         }
     }
 
-    /// Whether this CPU lacks a part of it that `SANSPROP_EMULATED_AMX=1` has emulated, slowly, so that its kernels can be
-    /// checked.
+    /// Whether `SANSPROP_EMULATED_AMX=1` has a part of it emulated, slowly, so that its kernels can be checked where that part is
+    /// missing.
     pub fn emulated(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,5 @@
-//! Two vectors side by side, where one does not fill a cache line: what is written past the caches must be whole lines.
+//! Two vectors side by side, which are finished as one. What is written past the caches must be whole lines, and one vector of
+//! AVX2, or one of values of 16 bits, does not fill any.
 
 use super::isa::Kernel;
 use super::lanes::Lanes;

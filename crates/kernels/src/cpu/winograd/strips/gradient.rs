@@ -311,9 +311,7 @@ impl ChunkKernel<'_> {
             }
         }
     }
-}
 
-impl ChunkKernel<'_> {
     /// Brings stored deltas of some samples of a segment's row to the points.
     ///
     /// # Safety
